@@ -1,0 +1,1 @@
+"""What travels between the stages: Avro records, topics, job states, pipelines. Imports none of our packages."""

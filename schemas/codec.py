@@ -1,0 +1,134 @@
+"""Records to bytes and back: Confluent wire format (magic byte 0, 4-byte big-endian schema id, Avro body) by fastavro.
+
+Times stay integers (milliseconds since 1970): the logical type stands in the schema for other readers, but building
+a datetime for each field cost half of a decode.
+"""
+
+import io
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+import fastavro
+from fastavro.schema import parse_schema
+
+from schemas import errors
+from schemas.registry import Registry, bundled
+from schemas.walk import check_indexes
+
+MAX_MESSAGE_BYTES: Final = 256 * 1024
+_HEADER: Final = struct.Struct(">bI")
+
+Record = dict[str, Any]
+
+
+class Codec:
+    """Encodes and decodes records by name. One instance a process; it caches parsed schemas by id.
+
+    encode(name, record) -> bytes: raises InvalidRecord when the record does not fit, MessageTooLarge over 256 kB.
+    decode(data, *names) -> record: raises one CodecError subclass for each way in which `data` can be wrong.
+    decode_strict does the same for bytes that strangers wrote: indexes are range-checked as well.
+    """
+
+    def __init__(self, registry: Registry | None = None) -> None:
+        self._registry = registry or bundled()
+        self._writers: dict[str, tuple[bytes, Any]] = {}
+        self._readers: dict[int, tuple[str, Any]] = {}
+
+    def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
+        """The record in the wire format, by the latest schema of that name."""
+        found = self._writers.get(name)
+        if found is None:
+            version = self._registry.latest(name)
+            found = self._writers[name] = (_HEADER.pack(0, version.schema_id), _parse(version.text))
+        header, schema = found
+        out = io.BytesIO()
+        out.write(header)
+        try:
+            fastavro.schemaless_writer(out, schema, record)
+        except Exception as error:  # fastavro raises five families of them; all mean the same here
+            raise errors.InvalidRecord(f"{name}: {error!r}") from error
+        data = out.getvalue()
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise errors.MessageTooLarge(f"{name}: {len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+        return data
+
+    def decode(self, data: bytes | None, *names: str) -> Record:
+        """The record of a value that our own roles wrote. `names`: the schemas that may stand here; none means any."""
+        record, _, _ = self._decode(data, names)
+        return record
+
+    def decode_strict(self, data: bytes | None, *names: str) -> Record:
+        """The record of a value that anybody may have written."""
+        record, schema, schema_id = self._decode(data, names)
+        assert data is not None
+        again = io.BytesIO()
+        fastavro.schemaless_writer(again, schema, record)
+        if again.getvalue() != data[_HEADER.size :]:
+            # Either a legal other spelling (blocks with sizes) or a negative index that fastavro lets pass.
+            try:
+                check_indexes(schema, data[_HEADER.size :])
+            except errors.CodecError as error:
+                error.schema_id = schema_id
+                raise
+        return record
+
+    def schema_id(self, data: bytes | None) -> int | None:
+        """The schema id in a value's header, None if there is none: for dead letters."""
+        if data is None or len(data) < _HEADER.size or data[0] != 0:
+            return None
+        return int(_HEADER.unpack_from(data)[1])
+
+    def name_of(self, data: bytes) -> str:
+        """Which record a value holds, without decoding its body."""
+        return self._reader(data)[0]
+
+    def _reader(self, data: bytes | None) -> tuple[str, Any, int]:
+        if not data:
+            raise errors.EmptyMessage
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise errors.MessageTooLarge(f"{len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+        if data[0] != 0:
+            raise errors.WrongMagicByte(f"it is {data[0]}")
+        if len(data) < _HEADER.size:
+            raise errors.TruncatedMessage("the header has 5 bytes")
+        schema_id = int(_HEADER.unpack_from(data)[1])
+        found = self._readers.get(schema_id)
+        if found is None:
+            version = self._registry.by_id(schema_id)
+            if version is None:
+                raise errors.UnknownSchemaId(f"{schema_id}", schema_id=schema_id)
+            found = self._readers[schema_id] = (version.name, _parse(version.text))
+        return found[0], found[1], schema_id
+
+    def _decode(self, data: bytes | None, names: tuple[str, ...]) -> tuple[Record, Any, int]:
+        name, schema, schema_id = self._reader(data)
+        if names and name not in names:
+            raise errors.UnexpectedSchema(f"{name}; expected {' or '.join(names)}", schema_id=schema_id)
+        assert data is not None
+        body = io.BytesIO(data)
+        body.seek(_HEADER.size)
+        try:
+            record: Any = fastavro.schemaless_reader(body, schema, None)
+        except EOFError as error:
+            raise errors.TruncatedMessage(name, schema_id=schema_id) from error
+        except IndexError as error:
+            raise errors.IndexOutOfRange(name, schema_id=schema_id) from error
+        except Exception as error:  # bad UTF-8, overflow, wrong lengths: one family for the caller
+            raise errors.InvalidField(f"{name}: {error!r}", schema_id=schema_id) from error
+        if body.tell() != len(data):
+            raise errors.TrailingBytes(f"{name}: {len(data) - body.tell()} of them", schema_id=schema_id)
+        return record, schema, schema_id
+
+
+def _parse(text: str) -> Any:
+    return parse_schema(_without_logical_types(json.loads(text)))
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: _without_logical_types(v) for k, v in node.items() if k != "logicalType"}
+    if isinstance(node, list):
+        return [_without_logical_types(v) for v in node]
+    return node

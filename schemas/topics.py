@@ -1,0 +1,140 @@
+"""The catalogue of topics: who writes and reads each, what it holds, how it is kept. Auto-creation is off."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+FOREVER: Final = -1
+
+# Slots of a domain at first: each is a partition of the domain's work topic.
+WORK_PARTITIONS: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """One reviewed topic.
+
+    key: what the record key is (partitions follow it); record: name of the value's schema, None for Faust's own
+    changelogs; partitions: a number, or None for P, the user partitions, fixed at installation; retention_ms: -1
+    keeps for ever; compacted: only the newest record of a key is kept.
+    """
+
+    name: str
+    key: str
+    record: str | None
+    partitions: int | None
+    retention_ms: int
+    doc: str
+    compacted: bool = False
+    producers: tuple[str, ...] = ()
+    consumers: tuple[str, ...] = ()
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def requests_topic(workflow: str) -> str:
+    """Where requests of a workflow go."""
+    return f"requests.{workflow}"
+
+
+def schedule_topic(domain: str) -> str:
+    """The inbox of a domain's scheduler."""
+    return f"schedule.{domain}"
+
+
+def work_topic(domain: str) -> str:
+    """Work of a domain; partition n belongs to slot n."""
+    return f"work.{domain}"
+
+
+COMMANDS: Final = "commands"
+TENANTS: Final = "control.tenants"
+TICKS: Final = "admission.ticks"
+ANSWERS: Final = "admission.answers"
+EVENTS: Final = "jobs.events"
+PROGRESS: Final = "jobs.progress"
+DEAD: Final = "jobs.dead"
+HEARTBEATS: Final = "slots.heartbeats"
+LOAD: Final = "control.load"
+# Tables of admission; named explicitly and shared by all its shards.
+ADMISSION_JOBS_CHANGELOG: Final = "admission.jobs.changelog"
+ADMISSION_USERS_CHANGELOG: Final = "admission.users.changelog"
+
+
+def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...] = ("text-to-3d",)) -> list[Topic]:
+    """Every topic of an installation."""
+    topics = [
+        Topic(
+            name=requests_topic(workflow), key="user_id", record="job_requested", partitions=None,
+            retention_ms=90 * DAY_MS, producers=("gateway", "upstream products"), consumers=("admission", "gateway"),
+            doc="Requests for models; long kept, because A/B tests replay them.",
+        )
+        for workflow in workflows
+    ]  # fmt: skip
+    for domain in domains:
+        topics += [
+            Topic(
+                name=schedule_topic(domain), key="job_id of the first entry", record="inbox_batch", partitions=1,
+                retention_ms=7 * DAY_MS, producers=("admission", "worker", "slot monitor", "scheduler (ticks)"),
+                consumers=("scheduler",),
+                doc="The scheduler's inbox: its journal as well; kept longer than its oldest snapshot.",
+            ),
+            Topic(
+                name=work_topic(domain), key="slot", record="work_batch", partitions=WORK_PARTITIONS,
+                retention_ms=DAY_MS, producers=("scheduler",), consumers=("worker",),
+                doc="Work and controls; partition n is read by slot n alone.",
+            ),
+        ]  # fmt: skip
+    topics += [
+        Topic(
+            name=COMMANDS, key="user_id", record="command", partitions=None, retention_ms=7 * DAY_MS,
+            producers=("gateway",), consumers=("admission",), doc="What users want done with their jobs: cancel.",
+        ),
+        Topic(
+            name=TENANTS, key="user_id", record="tenant", partitions=None, retention_ms=FOREVER, compacted=True,
+            producers=("meshyard up", "operators"), consumers=("admission", "gateway"),
+            doc="Tier, weight, limits, scopes and hashed API keys of each user.",
+        ),
+        Topic(
+            name=TICKS, key="none; one for each partition", record="admission_tick", partitions=None,
+            retention_ms=HOUR_MS, producers=("admission",), consumers=("admission",), doc="Time, as events.",
+        ),
+        Topic(
+            name=ANSWERS, key="request_id", record="admission_answer", partitions=1, retention_ms=HOUR_MS,
+            producers=("admission",), consumers=("gateway",), doc="What admission says to the one who asked.",
+        ),
+        Topic(
+            name=EVENTS, key="job_id", record="job_event", partitions=None, retention_ms=365 * DAY_MS,
+            producers=("admission", "scheduler", "worker"), consumers=("gateway", "sink"),
+            doc="One record for each transition of a job.",
+        ),
+        Topic(
+            name=PROGRESS, key="job_id", record="job_progress", partitions=1, retention_ms=HOUR_MS,
+            producers=("worker",), consumers=("gateway",), doc="Live progress; each worker sends two a second at most.",
+        ),
+        Topic(
+            name=HEARTBEATS, key="slot", record="slot_heartbeat", partitions=1, retention_ms=HOUR_MS,
+            producers=("worker",), consumers=("slot monitor", "gateway"), doc="Signs of life of slots.",
+        ),
+        Topic(
+            name=LOAD, key="domain", record="domain_load", partitions=1, retention_ms=DAY_MS, compacted=True,
+            producers=("scheduler",), consumers=("gateway",), doc="How each domain stands, each second.",
+        ),
+        Topic(
+            name=DEAD, key="job_id where known", record="dead_letter", partitions=1, retention_ms=365 * DAY_MS,
+            producers=("admission", "scheduler", "worker", "sink"), consumers=("operators",),
+            doc="Records that could not be used, whole, with the reason.",
+            config={"max.message.bytes": str(2 * 1024 * 1024)},
+        ),
+        Topic(
+            name=ADMISSION_JOBS_CHANGELOG, key="job_id", record=None, partitions=None, retention_ms=FOREVER,
+            compacted=True, producers=("admission",), consumers=("admission",),
+            doc="Faust table: fingerprint and answer of each job, for idempotency.",
+        ),
+        Topic(
+            name=ADMISSION_USERS_CHANGELOG, key="user_id", record=None, partitions=None, retention_ms=FOREVER,
+            compacted=True, producers=("admission",), consumers=("admission",),
+            doc="Faust table: token bucket and standing of each user.",
+        ),
+    ]  # fmt: skip
+    return topics

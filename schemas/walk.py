@@ -1,0 +1,92 @@
+"""Walks an Avro body and checks what fastavro lets pass: enum and union indexes that are negative or too large.
+
+Only for bodies whose re-encoding differs (schemas.codec): it is pure Python, ten times slower than a decode.
+Source: Apache Avro 1.12 specification, "Binary encoding".
+"""
+
+from typing import Any
+
+from schemas.errors import IndexOutOfRange, TrailingBytes, TruncatedMessage
+
+_FIXED_BYTES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
+
+
+class _Cursor:
+    """A position in the body, and the named types seen so far."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.at = 0
+        self.named: dict[str, Any] = {}
+
+    def skip(self, count: int) -> None:
+        if count < 0 or self.at + count > len(self.body):
+            raise TruncatedMessage(f"at byte {self.at}")
+        self.at += count
+
+    def long(self) -> int:
+        """The next zigzag varint; 10 bytes at most."""
+        value = shift = 0
+        for _ in range(10):
+            if self.at >= len(self.body):
+                break
+            byte = self.body[self.at]
+            self.at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return (value >> 1) ^ -(value & 1)
+        raise TruncatedMessage(f"varint at byte {self.at}")
+
+    def index(self, count: int, what: str) -> int:
+        index = self.long()
+        if not 0 <= index < count:
+            raise IndexOutOfRange(f"{what}: {index} of {count}")
+        return index
+
+
+def check_indexes(schema: Any, body: bytes) -> None:
+    """Raises IndexOutOfRange, TruncatedMessage or TrailingBytes when `body` is no well-formed `schema` record."""
+    cursor = _Cursor(body)
+    _walk(schema, cursor)
+    if cursor.at != len(body):
+        raise TrailingBytes(f"{len(body) - cursor.at} of them")
+
+
+def _walk(schema: Any, cursor: _Cursor) -> None:
+    if isinstance(schema, list):
+        _walk(schema[cursor.index(len(schema), "union")], cursor)
+        return
+    kind = schema["type"] if isinstance(schema, dict) else schema
+    if isinstance(schema, dict) and "name" in schema:
+        cursor.named[schema["name"]] = schema
+    if kind in _FIXED_BYTES:
+        cursor.skip(_FIXED_BYTES[kind])
+    elif kind in ("int", "long"):
+        cursor.long()
+    elif kind in ("string", "bytes"):
+        cursor.skip(cursor.long())
+    elif kind == "enum":
+        cursor.index(len(schema["symbols"]), schema["name"])
+    elif kind == "record":
+        for field in schema["fields"]:
+            _walk(field["type"], cursor)
+    elif kind in ("array", "map"):
+        _walk_blocks(schema, kind, cursor)
+    elif isinstance(kind, (dict, list)):
+        _walk(kind, cursor)
+    else:
+        _walk(cursor.named[kind], cursor)
+
+
+def _walk_blocks(schema: Any, kind: str, cursor: _Cursor) -> None:
+    while count := cursor.long():
+        if count < 0:  # a block that also tells its size
+            count = -count
+            cursor.long()
+        for _ in range(count):
+            if kind == "map":
+                cursor.skip(cursor.long())
+                _walk(schema["values"], cursor)
+            else:
+                _walk(schema["items"], cursor)

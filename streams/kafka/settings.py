@@ -1,0 +1,88 @@
+"""How to reach Kafka. One frozen record, read from the environment once; every client's configuration comes from it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class SettingsError(ValueError):
+    """An environment variable is missing or wrong; the message names it and the remedy."""
+
+    def __init__(self, variable: str, remedy: str) -> None:
+        self.variable = variable
+        super().__init__(f"{variable}: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KafkaSettings:
+    """Connection to the brokers.
+
+    bootstrap: host:port, comma-separated; security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL;
+    sasl_password is read from a file and never shown; user_partitions: P of the topic catalogue;
+    registry_url: a Confluent-compatible schema registry, None for the bundled ids.
+    """
+
+    bootstrap: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    user_partitions: int = 4
+    replication: int = 1
+    domain: str = "main"
+    registry_url: str | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "KafkaSettings":
+        """Reads MESHYARD_KAFKA_* and MESHYARD_DOMAIN. Raises SettingsError."""
+        bootstrap = env.get("MESHYARD_KAFKA_BOOTSTRAP")
+        if not bootstrap:
+            raise SettingsError("MESHYARD_KAFKA_BOOTSTRAP", "not set; give host:port of a broker")
+        password_file = env.get("MESHYARD_KAFKA_PASSWORD_FILE")
+        return cls(
+            bootstrap=bootstrap,
+            security_protocol=env.get("MESHYARD_KAFKA_SECURITY_PROTOCOL", "PLAINTEXT"),
+            sasl_mechanism=env.get("MESHYARD_KAFKA_SASL_MECHANISM"),
+            sasl_username=env.get("MESHYARD_KAFKA_USERNAME"),
+            sasl_password=Path(password_file).read_text().strip() if password_file else None,
+            ca_file=env.get("MESHYARD_KAFKA_CA_FILE"),
+            user_partitions=positive_int(env, "MESHYARD_USER_PARTITIONS", 4),
+            replication=positive_int(env, "MESHYARD_KAFKA_REPLICATION", 1),
+            domain=env.get("MESHYARD_DOMAIN", "main"),
+            registry_url=env.get("MESHYARD_SCHEMA_REGISTRY_URL") or None,
+        )
+
+    def client(self) -> dict[str, str | int | bool | float]:
+        """librdkafka settings that every client shares."""
+        conf: dict[str, str | int | bool | float] = {
+            "bootstrap.servers": self.bootstrap,
+            "security.protocol": self.security_protocol,
+            "log_level": 3,
+            # Telemetry pushes to the broker; ours goes to ClickHouse.
+            "enable.metrics.push": False,
+            "reconnect.backoff.max.ms": 1000,
+        }
+        optional = {
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": self.sasl_password,
+            "ssl.ca.location": self.ca_file,
+        }
+        conf.update({k: v for k, v in optional.items() if v is not None})
+        return conf
+
+
+def positive_int(env: Mapping[str, str], name: str, default: int) -> int:
+    """An integer of at least 1 from the environment. Raises SettingsError."""
+    text = env.get(name)
+    if text is None or text == "":
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise SettingsError(name, f"{text!r} is no integer; give a whole number of at least 1") from None
+    if value < 1:
+        raise SettingsError(name, f"{value} is too small; give a whole number of at least 1")
+    return value

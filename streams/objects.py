@@ -1,0 +1,129 @@
+"""The object store: the truth for payloads. A local directory, S3, GCS or Azure behind one small interface.
+
+Objects are named `job/stage/attempt/sha256` by what they hold, so that storing twice is storing once. URIs in events
+are `<base url>/<key>`.
+"""
+
+import hashlib
+import mimetypes
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+from obstore.store import ClientConfig, LocalStore, from_url
+from obstore.store import ObjectStore as ObStore
+
+from streams.kafka.settings import SettingsError
+
+
+class ForeignUri(ValueError):
+    """The URI does not belong to this object store."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        super().__init__(f"{uri} is not in this object store")
+
+
+class ObjectMissing(KeyError):
+    """The object store has no such object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """What was stored. uri: for events; bytes: size."""
+
+    uri: str
+    sha256: str
+    bytes: int
+    media_type: str
+
+
+class ObjectStore:
+    """Objects under one base URL: file:///dir, s3://bucket/prefix, gs://..., az://...
+
+    S3 keys, regions and endpoints come from the usual AWS_* variables.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._store: ObStore
+        if self.base_url.startswith("file://"):
+            self._store = LocalStore(self.base_url.removeprefix("file://"), mkdir=True)
+        else:
+            plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+            options: ClientConfig | None = {"allow_http": True} if plain else None
+            self._store = from_url(self.base_url, client_options=options)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "ObjectStore":
+        """The store at MESHYARD_OBJECTS_URL. Raises SettingsError."""
+        url = env.get("MESHYARD_OBJECTS_URL")
+        if not url or "://" not in url:
+            raise SettingsError("MESHYARD_OBJECTS_URL", "not set; give file:///directory or s3://bucket/prefix")
+        return cls(url)
+
+    def put_file(self, prefix: str, path: Path, media_type: str | None = None) -> StoredObject:
+        """Stores a file as `prefix/sha256` and returns what events need."""
+        digest = hashlib.sha256()
+        with path.open("rb") as source:
+            while block := source.read(1 << 20):
+                digest.update(block)
+        key = f"{prefix}/{digest.hexdigest()}"
+        obstore.put(self._store, key, path)
+        return StoredObject(
+            uri=self.uri(key),
+            sha256=digest.hexdigest(),
+            bytes=path.stat().st_size,
+            media_type=media_type or mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+        )
+
+    def put(self, key: str, data: bytes) -> str:
+        """Stores bytes under a key of the caller's and returns the URI."""
+        obstore.put(self._store, key, data)
+        return self.uri(key)
+
+    def get(self, key: str) -> bytes:
+        """An object's bytes. Raises ObjectMissing."""
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except FileNotFoundError:
+            raise ObjectMissing(key) from None
+
+    def stream(self, key: str, chunk_bytes: int = 1 << 20) -> tuple[int, Iterator[bytes]]:
+        """An object's size and its bytes in pieces. Raises ObjectMissing."""
+        try:
+            found = obstore.get(self._store, key)
+        except FileNotFoundError:
+            raise ObjectMissing(key) from None
+        return found.meta["size"], (bytes(chunk) for chunk in found.stream(min_chunk_size=chunk_bytes))
+
+    def fetch(self, uri: str, target: Path) -> None:
+        """Copies an object to a file. Raises ForeignUri, ObjectMissing."""
+        _, chunks = self.stream(self.key_of(uri))
+        with target.open("wb") as out:
+            for chunk in chunks:
+                out.write(chunk)
+
+    def keys(self, prefix: str) -> list[str]:
+        """Keys below a prefix, sorted."""
+        return sorted(item["path"] for page in obstore.list(self._store, prefix) for item in page)
+
+    def delete(self, key: str) -> None:
+        """Removes an object; one that is absent is no error."""
+        try:
+            obstore.delete(self._store, key)
+        except FileNotFoundError:
+            pass
+
+    def uri(self, key: str) -> str:
+        """The URI of a key."""
+        return f"{self.base_url}/{key}"
+
+    def key_of(self, uri: str) -> str:
+        """The key of one of this store's URIs. Raises ForeignUri."""
+        key = uri.removeprefix(self.base_url + "/")
+        if key == uri or ".." in key.split("/"):
+            raise ForeignUri(uri)
+        return key
