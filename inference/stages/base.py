@@ -77,7 +77,7 @@ class Stage(Protocol):
     def load(self) -> None:
         """Import and load what `run` needs (weights, libraries). Raises `StageError`."""
 
-    def run(self, stage_input: StageInput, context: StageContext) -> StageOutput:
+    def run(self, stage_input: StageInput, context: StageContext, /) -> StageOutput:
         """Do the work. Raises `StageError` or `StageCanceled`; any other exception is a defect,
         which the caller reports as class `crash`."""
 

@@ -1,0 +1,1 @@
+"""Geometry: the primitive set, its distance field, surfaces, simplification, unwrapping, baking, previews."""

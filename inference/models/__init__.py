@@ -1,0 +1,1 @@
+"""Built-in models. One file holds one whole model and its configuration; `registry` finds it by name."""
