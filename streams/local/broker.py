@@ -30,8 +30,11 @@ log = structlog.get_logger(__name__)
 NEEDED_BYTES = 256 * 1024 * 1024
 LOG_ROTATED_AT_BYTES = 10 * 1024 * 1024
 STOP_SECONDS = 30.0
-ORPHAN_SECONDS = 10.0
-"""How long a new start waits for the broker of a dead parent to end."""
+ENDING_SECONDS = 3.0
+"""How long a new start waits for the data directory's lock."""
+
+ENDED_BY_SIGTERM = (143, 0)
+"""Exit codes of a node that shut down in an orderly way."""
 
 
 class Broker:
@@ -127,7 +130,7 @@ class Broker:
             return
         code = stop(self._process, STOP_SECONDS)
         self._process = None
-        if self._java is not None:
+        if self._java is not None and code in ENDED_BY_SIGTERM:
             self._java.keep_archive()
         log.info("broker stopped", exit_code=code)
 
@@ -136,13 +139,12 @@ class Broker:
         return self._process.poll() if self._process else None
 
     def _lock(self) -> int:
-        """The data directory's lock. Waits for a node whose parent died; it is about to end, too."""
-        deadline = time.monotonic() + ORPHAN_SECONDS
+        """The data directory's lock. Waits a moment: the node of a parent that was just killed is about to end."""
+        deadline = time.monotonic() + ENDING_SECONDS
         while (descriptor := try_lock(self.settings.data_dir / "lock")) is None:
-            owner = read_json(self._state_file)
-            parent, pid, bootstrap = owner.get("parent_pid"), owner.get("pid"), owner.get("bootstrap")
-            orphan = isinstance(parent, int) and not os.path.exists(f"/proc/{parent}")
-            if not orphan or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
+                owner = read_json(self._state_file)
+                pid, bootstrap = owner.get("pid"), owner.get("bootstrap")
                 raise BrokerRunningError(
                     self.settings.data_dir,
                     pid if isinstance(pid, int) else None,
@@ -174,7 +176,6 @@ class Broker:
         self._listeners = listeners
         state = {
             "pid": self._process.pid,
-            "parent_pid": os.getpid() if with_parent else None,
             "bootstrap": self.bootstrap,
             "port": listeners.port,
             "controller_port": listeners.controller_port,

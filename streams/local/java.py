@@ -8,6 +8,7 @@ broker's part by the first broker when it stops in an orderly way (2 s).
 import hashlib
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,5 +88,6 @@ class Java:
         os.replace(temporary, archive)
         kind = archive.name.split("-")[0]
         newest_first = sorted(self.archive_dir.glob(f"{kind}-*.jsa"), key=lambda path: -path.stat().st_mtime)
-        for old in newest_first[ARCHIVES_KEPT:]:
+        abandoned = [path for path in self.archive_dir.glob("*.tmp") if time.time() - path.stat().st_mtime > 3600]
+        for old in newest_first[ARCHIVES_KEPT:] + abandoned:
             old.unlink(missing_ok=True)  # a Java that has it open keeps it
