@@ -134,6 +134,13 @@ class Broker:
             self._java.keep_archive()
         log.info("broker stopped", exit_code=code)
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The node's process. Raises RuntimeError before `start` and after `stop`."""
+        if self._process is None:
+            raise RuntimeError("the broker does not run")
+        return self._process
+
     def poll(self) -> int | None:
         """The node's exit code; None while it runs or before it started."""
         return self._process.poll() if self._process else None
@@ -186,7 +193,8 @@ class Broker:
     def _choose_ports(self) -> Listeners:
         """The asked port, else the one used before, else a free one; only an asked one must be free."""
         kept = read_json(self._state_file)
-        asked = self.settings.port
+        # A node that is started again by the same handle has clients: it must come back where they look for it.
+        asked = self._listeners.port if self._listeners else self.settings.port
         if asked is not None:
             if not ports.is_free(asked):
                 raise PortTakenError(asked, ports.holder(asked))

@@ -10,13 +10,13 @@ class LocalBrokerError(Exception):
 class DownloadFailedError(LocalBrokerError):
     """A jar could not be fetched: no network, a proxy in between, or a repository without it."""
 
-    def __init__(self, coordinate: str, repository_url: str, reason: str) -> None:
+    def __init__(self, coordinate: str, repository: str, reason: str) -> None:
         super().__init__(
-            f"cannot fetch {coordinate} from {repository_url}: {reason}; check the network (or HTTPS_PROXY), "
+            f"cannot fetch {coordinate} from {repository}: {reason}; check the network (or HTTPS_PROXY), "
             "or set MESHYARD_MAVEN_URL to a Maven mirror that you can reach, and start again"
         )
         self.coordinate = coordinate
-        self.repository_url = repository_url
+        self.repository = repository
         self.reason = reason
 
 

@@ -65,14 +65,14 @@ def read_lock() -> Lock:
 
 
 def ensure_jars(
-    cache_dir: Path, repository_url: str, console: "Console | None" = None, lock: Lock | None = None
+    cache_dir: Path, repository_url: str | None, console: "Console | None" = None, lock: Lock | None = None
 ) -> tuple[Path, ...]:
     """The paths of all jars, each with the SHA-256 of the lock; fetches what is missing.
 
     Processes that call this at once wait for one another. A damaged jar in the cache is removed and fetched
     again. `console` shows one bar for the whole download.
 
-    Raises DownloadFailedError, CorruptDownloadError, DiskFullError.
+    `repository_url` None is Maven Central. Raises DownloadFailedError, CorruptDownloadError, DiskFullError.
     """
     lock = lock or read_lock()
     folder = cache_dir / "kafka" / lock.version
@@ -112,7 +112,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch_all(jars: list[Jar], folder: Path, repository_url: str, console: "Console | None") -> None:
+def _fetch_all(jars: list[Jar], folder: Path, repository_url: str | None, console: "Console | None") -> None:
     needed = sum(jar.bytes for jar in jars)
     free = shutil.disk_usage(folder).free
     if free < needed * 2:  # a jar stands in the staging folder before it moves to its place
@@ -143,8 +143,9 @@ def _progress(console: "Console | None", total_bytes: int) -> Iterator[Advance]:
         yield lambda count: progress.advance(task, count)
 
 
-def _fetch(jar: Jar, staging: Path, repository_url: str, advance: Advance) -> Path:
+def _fetch(jar: Jar, staging: Path, repository_url: str | None, advance: Advance) -> Path:
     """One jar into a folder of its own in `staging`; the caller moves it to its place."""
+    from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext, PythonResolver
 
     def report(_name: str, _total_bytes: int) -> AbstractContextManager[Advance]:
@@ -153,7 +154,7 @@ def _fetch(jar: Jar, staging: Path, repository_url: str, advance: Advance) -> Pa
     context = MavenContext(
         repo_cache=staging,
         local_repos=[],
-        remote_repos={"central": repository_url},
+        remote_repos={"central": repository_url or MAVEN_CENTRAL_URL},
         resolver=PythonResolver(progress_callback=report),
     )
     artifact = context.create_dependency(jar.coordinate).artifact
@@ -165,7 +166,7 @@ def _fetch(jar: Jar, staging: Path, repository_url: str, advance: Advance) -> Pa
             if isinstance(error, OSError) and error.errno in NO_SPACE:
                 raise
             if isinstance(error, RuntimeError) or attempt == ATTEMPTS:
-                raise DownloadFailedError(jar.coordinate, repository_url, _reason(error)) from error
+                raise DownloadFailedError(jar.coordinate, repository_url or "Maven Central", _reason(error)) from error
             if artifact.cached_path:
                 artifact.cached_path.unlink(missing_ok=True)  # jgo refuses to write over a partial file
     found = _sha256(path)

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-MAVEN_CENTRAL_URL = "https://repo.maven.apache.org/maven2"
-
 
 def default_cache_dir(env: Mapping[str, str]) -> Path:
     """Where downloads are kept between runs: `MESHYARD_CACHE_DIR`, else `~/.cache/meshyard`."""
@@ -30,8 +28,8 @@ class LocalBrokerSettings:
     port: int | None = None
     """The clients' port; None takes the one kept in the data directory, or a free one the first time."""
 
-    repository_url: str = MAVEN_CENTRAL_URL
-    """The Maven repository that jars are fetched from."""
+    repository_url: str | None = None
+    """The Maven repository that jars are fetched from; None is Maven Central."""
 
     heap_mb: int = 512
 
@@ -44,5 +42,5 @@ class LocalBrokerSettings:
             data_dir=data_dir.expanduser().absolute(),
             cache_dir=default_cache_dir(env),
             port=port,
-            repository_url=env.get("MESHYARD_MAVEN_URL") or MAVEN_CENTRAL_URL,
+            repository_url=env.get("MESHYARD_MAVEN_URL") or None,
         )
