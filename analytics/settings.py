@@ -1,0 +1,65 @@
+"""Settings of the analytics stage, read once from the environment and passed down."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_DEFAULT_URL = "clickhouse://default@127.0.0.1:9000/default"
+
+
+class SettingsError(ValueError):
+    """An environment variable holds what it must not."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        super().__init__(f"{variable}: {problem}")
+        self.variable = variable
+        self.problem = problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """The embedded ClickHouse server. `port` 0 lets the system choose; only loopback addresses are accepted."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    user: str = "default"
+    password: str = field(default="", repr=False)
+    memory_bytes: int = 2_000_000_000
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "ServerSettings":
+        """Reads MESHYARD_CLICKHOUSE_DATA_DIR, _HOST, _PORT, _USER, _PASSWORD and _MEMORY_BYTES.
+
+        Raises:
+            SettingsError: a number is none, the address is not loopback, the directory is missing.
+        """
+        data_dir = environ.get("MESHYARD_CLICKHOUSE_DATA_DIR", "")
+        if not data_dir:
+            raise SettingsError("MESHYARD_CLICKHOUSE_DATA_DIR", "is not set; name a directory or pass --data-dir")
+        host = environ.get("MESHYARD_CLICKHOUSE_HOST", cls.host)
+        if host not in ("127.0.0.1", "localhost"):
+            raise SettingsError("MESHYARD_CLICKHOUSE_HOST", f"{host!r} is not loopback; run a ClickHouse server")
+        return cls(
+            data_dir=Path(data_dir),
+            host=host,
+            port=whole_number(environ, "MESHYARD_CLICKHOUSE_PORT", cls.port, 65_535),
+            user=environ.get("MESHYARD_CLICKHOUSE_USER", cls.user),
+            password=environ.get("MESHYARD_CLICKHOUSE_PASSWORD", cls.password),
+            memory_bytes=whole_number(environ, "MESHYARD_CLICKHOUSE_MEMORY_BYTES", cls.memory_bytes, 2**50),
+        )
+
+
+def clickhouse_url(environ: Mapping[str, str]) -> str:
+    """MESHYARD_CLICKHOUSE_URL: clickhouse://user:password@host:port/database."""
+    return environ.get("MESHYARD_CLICKHOUSE_URL", _DEFAULT_URL)
+
+
+def whole_number(environ: Mapping[str, str], variable: str, default: int, limit: int) -> int:
+    """A number of 0 to `limit` from the environment. Raises SettingsError."""
+    text = environ.get(variable, "")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) > limit:
+        raise SettingsError(variable, f"{text!r} is not a whole number from 0 to {limit}")
+    return int(text)
