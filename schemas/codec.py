@@ -38,6 +38,13 @@ class Codec:
 
     def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
         """The record in the wire format, by the latest schema of that name."""
+        data = self.encode_large(name, record)
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise errors.MessageTooLarge(f"{name}: {len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+        return data
+
+    def encode_large(self, name: str, record: Mapping[str, Any]) -> bytes:
+        """The same without the size limit: a dead letter holds a record that may itself be over it."""
         found = self._writers.get(name)
         if found is None:
             version = self._registry.latest(name)
@@ -49,10 +56,7 @@ class Codec:
             fastavro.schemaless_writer(out, schema, record)
         except Exception as error:  # fastavro raises five families of them; all mean the same here
             raise errors.InvalidRecord(f"{name}: {error!r}") from error
-        data = out.getvalue()
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise errors.MessageTooLarge(f"{name}: {len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-        return data
+        return out.getvalue()
 
     def decode(self, data: bytes | None, *names: str) -> Record:
         """The record of a value that our own roles wrote. `names`: the schemas that may stand here; none means any."""

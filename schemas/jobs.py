@@ -98,3 +98,13 @@ def rank(transition: Transition, stage_index: int, attempt: int) -> Rank:
 def state_after(transition: Transition) -> JobState:
     """The state that a transition leads to."""
     return TRANSITIONS[transition][1]
+
+
+# Classes of errors, and whether another attempt may help. `lost` is the scheduler's own: the slot died with the task.
+RETRYABLE_ERRORS: Final = frozenset({"transient", "crash", "oom", "timeout", "lost"})
+PERMANENT_ERRORS: Final = frozenset({"permanent", "invalid"})
+
+
+def is_final_failure(error_class: str, attempt: int, max_attempts: int) -> bool:
+    """Whether a failed attempt ends its job. Worker and scheduler must agree: who ends the job writes its end."""
+    return error_class not in RETRYABLE_ERRORS or attempt >= max_attempts

@@ -32,6 +32,10 @@ class Topic:
     config: dict[str, str] = field(default_factory=dict)
 
 
+# The broker's clock stamps these: decisions that take the record's time as `now` come out the same in a replay.
+_APPEND_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
+
+
 def requests_topic(workflow: str) -> str:
     """Where requests of a workflow go."""
     return f"requests.{workflow}"
@@ -67,7 +71,7 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
         Topic(
             name=requests_topic(workflow), key="user_id", record="job_requested", partitions=None,
             retention_ms=90 * DAY_MS, producers=("gateway", "upstream products"), consumers=("admission", "gateway"),
-            doc="Requests for models; long kept, because A/B tests replay them.",
+            doc="Requests for models; long kept, because A/B tests replay them.", config=_APPEND_TIME,
         )
         for workflow in workflows
     ]  # fmt: skip
@@ -88,7 +92,8 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
     topics += [
         Topic(
             name=COMMANDS, key="user_id", record="command", partitions=None, retention_ms=7 * DAY_MS,
-            producers=("gateway",), consumers=("admission",), doc="What users want done with their jobs: cancel.",
+            producers=("gateway",), consumers=("admission",), config=_APPEND_TIME,
+            doc="What users want done with their jobs: cancel.",
         ),
         Topic(
             name=TENANTS, key="user_id", record="tenant", partitions=None, retention_ms=FOREVER, compacted=True,
@@ -97,7 +102,8 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
         ),
         Topic(
             name=TICKS, key="none; one for each partition", record="admission_tick", partitions=None,
-            retention_ms=HOUR_MS, producers=("admission",), consumers=("admission",), doc="Time, as events.",
+            retention_ms=HOUR_MS, producers=("admission",), consumers=("admission",), config=_APPEND_TIME,
+            doc="Time, as events.",
         ),
         Topic(
             name=ANSWERS, key="request_id", record="admission_answer", partitions=1, retention_ms=HOUR_MS,

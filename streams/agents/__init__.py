@@ -1,0 +1,1 @@
+"""Faust agents, thin: they read, ask the policy, send, and only then acknowledge."""

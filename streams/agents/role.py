@@ -1,0 +1,111 @@
+"""What admission and scheduler share: a Faust app inside our own event loop, health by progress, a clean end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from schemas.codec import Codec
+from streams.clock import Clock, SystemClock
+from streams.kafka.dead import dead_letter, outgoing_dead
+from streams.kafka.producer import AsyncProducer
+
+log = structlog.get_logger(__name__)
+STALL_SECONDS = 15.0
+
+
+class RoleFailed(RuntimeError):
+    """A role cannot go on; its process ends with an error and the supervisor starts it again."""
+
+
+class FaustRole:
+    """One Faust app and the guard over it.
+
+    An exception that left an agent would acknowledge its event and lose it, so `guard` turns whatever goes wrong in a
+    batch into the end of the process, with nothing acknowledged.
+    """
+
+    def __init__(self, name: str, app: Any, codec: Codec, producer: AsyncProducer, clock: Clock | None = None) -> None:
+        self.name = name
+        self.app = app
+        self.codec = codec
+        self.producer = producer
+        self.clock = clock or SystemClock()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._busy_since: float | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Starts the app and waits until it has its partitions and its tables."""
+        await self.app.start()
+        self._tasks.append(asyncio.create_task(self._watch()))
+        log.info("role_started", name=self.name)
+
+    async def stop(self) -> None:
+        """Finishes the batch at hand, commits and leaves the group."""
+        for task in self._tasks:
+            task.cancel()
+        await self.app.stop()
+        log.info("role_stopped", name=self.name)
+
+    def every(self, seconds: float, call: Callable[[], Awaitable[None]]) -> None:
+        """Calls again and again; a failure ends the role."""
+
+        async def loop() -> None:
+            due = self.clock.monotonic_seconds()
+            while True:
+                try:
+                    await call()
+                except Exception as error:
+                    self.fail(error)
+                    return
+                due = max(due + seconds, self.clock.monotonic_seconds())
+                await asyncio.sleep(due - self.clock.monotonic_seconds())
+
+        self._tasks.append(asyncio.create_task(loop()))
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the role: whoever runs it sees `failed`."""
+        log.error("role_failed", name=self.name, error=repr(error))
+        if not self.failed.done():
+            self.failed.set_exception(RoleFailed(f"{self.name}: {error!r}"))
+
+    async def guard(self, work: Awaitable[None]) -> None:
+        """Does a batch's work. If it fails, the process ends and this never returns, so nothing is acknowledged."""
+        self._busy_since = self.clock.monotonic_seconds()
+        try:
+            await work
+        except Exception as error:
+            self.fail(error)
+            await asyncio.Event().wait()
+        self._busy_since = None
+
+    async def bury(self, event: Any, *, reason: str, detail: str) -> None:
+        """Sends an event's record to the dead letters and waits for the ack."""
+        message = event.message
+        place = (message.topic, message.partition, message.offset)
+        schema_id = self.codec.schema_id(message.value)
+        extra = {} if schema_id is None else {"schema_id": schema_id}
+        record = dead_letter(
+            place,
+            message.key,
+            message.value,
+            reason=reason,
+            detail=detail,
+            role=self.name,
+            at=self.clock.now_ms(),
+            **extra,
+        )
+        log.warning("dead_letter", topic=place[0], partition=place[1], offset=place[2], reason=reason)
+        await self.producer.send_all([outgoing_dead(place, self.codec.encode_large("dead_letter", record))])
+
+    async def _watch(self) -> None:
+        """Ends the process when an agent or the app has died while the process lives on, or a batch hangs."""
+        while not self.failed.done():
+            await asyncio.sleep(1.0)
+            busy = self._busy_since
+            if self.app.crashed:
+                self.fail(RuntimeError(f"Faust app crashed: {self.app.crash_reason!r}"))
+            elif busy is not None and self.clock.monotonic_seconds() - busy > STALL_SECONDS + 30.0:
+                self.fail(RuntimeError("a batch has hung"))

@@ -1,0 +1,55 @@
+"""Settings of the streams roles, read from the environment once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streams.kafka.settings import KafkaSettings, SettingsError, positive_int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamsSettings:
+    """What admission and scheduler need.
+
+    shard, shards: of admission; trust_topic: requests that come over Kafka need no signature, because the topic's ACLs
+    (or a loopback listener) say who may write; server_key: HMAC key shared with the gateways, needed without trust;
+    objects_url: where snapshots go; snapshot_entries, snapshot_seconds: a snapshot is taken after so many inbox
+    entries or so long; slot_grace_seconds: silence after which a slot is declared lost; data_dir: Faust's scratch.
+    """
+
+    kafka: KafkaSettings
+    objects_url: str
+    data_dir: Path
+    shard: int = 0
+    shards: int = 1
+    trust_topic: bool = False
+    server_key: bytes | None = field(default=None, repr=False)
+    snapshot_entries: int = 250_000
+    snapshot_seconds: float = 600.0
+    slot_grace_seconds: float = 10.0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ, *, shard: int = 0, shards: int = 1) -> "StreamsSettings":
+        """Reads MESHYARD_*. Raises SettingsError."""
+        objects_url = env.get("MESHYARD_OBJECTS_URL")
+        if not objects_url:
+            raise SettingsError("MESHYARD_OBJECTS_URL", "not set; give file:///directory or s3://bucket/prefix")
+        trust = env.get("MESHYARD_TRUST_TOPIC", "0") == "1"
+        key_file = env.get("MESHYARD_SERVER_KEY_FILE")
+        if not trust and not key_file:
+            raise SettingsError(
+                "MESHYARD_SERVER_KEY_FILE", "not set; give the key file of the gateways, or MESHYARD_TRUST_TOPIC=1"
+            )
+        return cls(
+            kafka=KafkaSettings.from_env(env),
+            objects_url=objects_url,
+            data_dir=Path(env.get("MESHYARD_DATA_DIR", ".meshyard")) / "faust",
+            shard=shard,
+            shards=shards,
+            trust_topic=trust,
+            server_key=bytes.fromhex(Path(key_file).read_text().strip()) if key_file else None,
+            snapshot_entries=positive_int(env, "MESHYARD_SNAPSHOT_ENTRIES", 250_000),
+            snapshot_seconds=positive_int(env, "MESHYARD_SNAPSHOT_SECONDS", 600),
+            slot_grace_seconds=positive_int(env, "MESHYARD_SLOT_GRACE_SECONDS", 10),
+        )

@@ -1,0 +1,58 @@
+"""Snapshots of the scheduler in the object store: `snapshots/<domain>/<offset>.msgpack`.
+
+A snapshot names the inbox offset that it stands before and the policy version that made it. The newest usable one is
+the start of a recovery; the fold of the inbox from there gives the rest.
+"""
+
+from dataclasses import dataclass
+
+import structlog
+from msgspec import DecodeError, ValidationError
+
+from streams.objects import ObjectStore
+from streams.policy.scheduler import POLICY_VERSION
+from streams.policy.state import SchedulerState, Snapshot, decode_snapshot, encode_snapshot
+
+log = structlog.get_logger(__name__)
+KEPT = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSnapshot:
+    """A snapshot's bytes and the inbox offset that it stands before."""
+
+    next_offset: int
+    data: bytes
+
+
+class SnapshotStore:
+    """Saves and finds snapshots of one domain."""
+
+    def __init__(self, objects: ObjectStore, domain: str) -> None:
+        self._objects = objects
+        self._prefix = f"snapshots/{domain}"
+
+    def encode(self, state: SchedulerState) -> EncodedSnapshot:
+        """The state's bytes, made at once so that it may go on changing while they are stored."""
+        data = encode_snapshot(Snapshot(policy_version=POLICY_VERSION, state=state))
+        return EncodedSnapshot(next_offset=state.next_offset, data=data)
+
+    def save(self, snapshot: EncodedSnapshot) -> None:
+        """Stores a snapshot and removes all but the newest three."""
+        self._objects.put(f"{self._prefix}/{snapshot.next_offset:020d}.msgpack", snapshot.data)
+        log.info("snapshot_saved", next_offset=snapshot.next_offset, bytes=len(snapshot.data))
+        for key in self._objects.keys(self._prefix)[:-KEPT]:
+            self._objects.delete(key)
+
+    def newest(self) -> SchedulerState | None:
+        """The newest snapshot that this version of the policy can go on from, None if there is none."""
+        for key in reversed(self._objects.keys(self._prefix)):
+            try:
+                snapshot = decode_snapshot(self._objects.get(key))
+            except (DecodeError, ValidationError) as error:
+                log.warning("snapshot_unreadable", key=key, error=str(error))
+                continue
+            if snapshot.policy_version == POLICY_VERSION:
+                return snapshot.state
+            log.warning("snapshot_of_other_policy", key=key, version=snapshot.policy_version)
+        return None
