@@ -19,12 +19,14 @@ def make_app(
     credentials = _credentials(settings)
     if credentials is not None:
         options["broker_credentials"] = credentials
+    datadir = settings.data_dir / app_id
+    datadir.parent.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         app_id,
         broker=";".join(f"kafka://{address}" for address in first),
         processing_guarantee="at_least_once",
         store="memory://",
-        datadir=str(settings.data_dir / app_id),
+        datadir=str(datadir),
         topic_partitions=partitions,
         topic_disable_leader=True,
         topic_allow_declare=False,

@@ -10,12 +10,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
-from obstore.store import ClientConfig, LocalStore, from_url
-from obstore.store import ObjectStore as ObStore
+from obstore.store import LocalStore, from_url
 
 from streams.kafka.settings import SettingsError
+
+if TYPE_CHECKING:  # names that exist for type checkers alone
+    from obstore.store import ClientConfig
+    from obstore.store import ObjectStore as ObStore
 
 
 class ForeignUri(ValueError):

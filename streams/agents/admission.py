@@ -138,10 +138,15 @@ class Admission:
         self._answer(request, verdict, standing, now_ms, batch)
         if key == user_id:
             self._tell(request, verdict, now_ms, batch)
-        log.info(
-            "request_decided", job_id=request["job_id"], request_id=request["request_id"], outcome=verdict.outcome,
-            code=verdict.code, trace=request["traceparent"],
-        )  # fmt: skip
+        say = log.debug if verdict.outcome in ("accepted", "duplicate") else log.info
+        say(
+            "request_decided",
+            job_id=request["job_id"],
+            request_id=request["request_id"],
+            outcome=verdict.outcome,
+            code=verdict.code,
+            trace=request["traceparent"],
+        )
 
     def _tell(self, request: Record, verdict: Verdict, now_ms: int, batch: _Batch) -> None:
         """The job's event, and its first stage for the scheduler."""

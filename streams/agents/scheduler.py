@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, TopicPartition
 
 from schemas.codec import Codec, Record
 from schemas.errors import CodecError
@@ -17,7 +16,7 @@ from schemas.topics import EVENTS, LOAD, schedule_topic, work_topic
 from streams.agents.batches import batches
 from streams.agents.role import FaustRole
 from streams.app import make_app, raw_topic
-from streams.kafka.consumer import consumer_config, read_range
+from streams.kafka.consumer import committed_offset, first_offset, read_range
 from streams.kafka.producer import AsyncProducer, Outgoing
 from streams.policy.decisions import Decision, Dispatch, Refuse, Report, StopWork, Tell
 from streams.policy.scheduler import Scheduler, SchedulerPolicy
@@ -50,8 +49,8 @@ def recover(settings: StreamsSettings, codec: Codec, snapshots: SnapshotStore, p
     """
     topic = schedule_topic(policy.domain)
     scheduler = Scheduler(policy, snapshots.newest())
-    committed, low = _committed(settings, topic, scheduler_group(policy.domain))
-    start = scheduler.state.next_offset
+    committed = committed_offset(settings.kafka, scheduler_group(policy.domain), topic, 0) or 0
+    start, low = scheduler.state.next_offset, first_offset(settings.kafka, topic, 0)
     if 0 < start < low:
         raise InboxGap(start, low)
     folded = 0
@@ -65,17 +64,6 @@ def recover(settings: StreamsSettings, codec: Codec, snapshots: SnapshotStore, p
         folded += 1
     log.info("scheduler_recovered", snapshot=start, committed=committed, folded=folded, jobs=len(scheduler.state.jobs))
     return scheduler
-
-
-def _committed(settings: StreamsSettings, topic: str, group: str) -> tuple[int, int]:
-    """The group's committed offset (0 before the first) and the oldest offset that the inbox holds."""
-    consumer = Consumer(consumer_config(settings.kafka, group))
-    place = TopicPartition(topic, 0)
-    try:
-        low, _ = consumer.get_watermark_offsets(place, timeout=30)
-        return max(0, consumer.committed([place], timeout=30)[0].offset), low
-    finally:
-        consumer.close()
 
 
 class SchedulerShell:

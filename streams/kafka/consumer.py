@@ -1,10 +1,17 @@
 """Consumers: read_committed always, offsets stored by the code that knows when work is done."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.kafka.settings import KafkaSettings
+
+_GROUP_NOT_READY = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+)
 
 
 def consumer_config(settings: KafkaSettings, group: str) -> dict[str, str | int | bool | float]:
@@ -67,6 +74,16 @@ def end_offset(settings: KafkaSettings, topic: str, partition: int) -> int:
         consumer.close()
 
 
+def first_offset(settings: KafkaSettings, topic: str, partition: int) -> int:
+    """The oldest offset that a partition still holds."""
+    consumer = Consumer(consumer_config(settings, "meshyard-read"))
+    try:
+        low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+        return int(low)
+    finally:
+        consumer.close()
+
+
 def partition_count(settings: KafkaSettings, topic: str) -> int:
     """How many partitions a topic has. Raises KafkaException when it does not exist."""
     consumer = Consumer(consumer_config(settings, "meshyard-read"))
@@ -75,5 +92,26 @@ def partition_count(settings: KafkaSettings, topic: str) -> int:
         if found.error is not None:
             raise KafkaException(found.error)
         return len(found.partitions)
+    finally:
+        consumer.close()
+
+
+def committed_offset(settings: KafkaSettings, group: str, topic: str, partition: int) -> int | None:
+    """What a group has committed, None before the first commit. Raises KafkaException.
+
+    While a broker still loads the group (just created, or just moved) it answers NOT_COORDINATOR or
+    COORDINATOR_LOAD_IN_PROGRESS, which librdkafka hands on here as errors to be asked again.
+    """
+    consumer = Consumer(consumer_config(settings, group))
+    deadline = time.monotonic() + 30
+    try:
+        while True:
+            try:
+                found = consumer.committed([TopicPartition(topic, partition)], timeout=10)[0].offset
+                return found if found >= 0 else None
+            except KafkaException as error:
+                if error.args[0].code() not in _GROUP_NOT_READY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
     finally:
         consumer.close()
