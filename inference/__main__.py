@@ -1,0 +1,66 @@
+"""`python -m inference --pool P --slot N [--synthetic]`: one slot's worker."""
+
+import argparse
+import logging
+import os
+import sys
+
+import structlog
+from confluent_kafka import KafkaException
+
+from inference.runner import ChildWillNotLoad
+from inference.settings import WorkerSettings
+from inference.worker import Worker, stop_on_signals
+from schemas.codec import Codec
+from schemas.errors import RegistryError
+from schemas.registry import registry_from_url
+from streams.kafka.settings import KafkaSettings, SettingsError
+from streams.objects import ObjectStore
+
+log = structlog.get_logger("inference")
+
+
+def configure_logs(style: str | None) -> None:
+    """One line an event on standard error: `json` (the default) or `console`."""
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if style == "console" else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def main() -> int:
+    """Runs a worker until SIGTERM; the exit code: 0 drained, 1 failed or fenced, 2 bad settings."""
+    parser = argparse.ArgumentParser(prog="python -m inference", description="Run the worker of one slot.")
+    parser.add_argument("--pool", help="the slot's pool (default: MESHYARD_POOL)")
+    parser.add_argument("--slot", type=int, help="the slot's number, from 0 (default: MESHYARD_SLOT)")
+    parser.add_argument("--synthetic", action="store_true", help="serve the synthetic pipeline; loads no torch")
+    arguments = parser.parse_args()
+    configure_logs(os.environ.get("MESHYARD_LOG_FORMAT"))
+    try:
+        settings = WorkerSettings.from_env(pool=arguments.pool, slot=arguments.slot, synthetic=arguments.synthetic)
+        kafka = KafkaSettings.from_env()
+        store = ObjectStore.from_env()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    try:
+        worker = Worker(settings, kafka, store, Codec(registry_from_url(kafka.registry_url)))
+        stop_on_signals(worker)
+        return worker.run()
+    except (ChildWillNotLoad, KafkaException, RegistryError) as error:
+        log.error("worker_failed", error=str(error), slot=settings.slot)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
