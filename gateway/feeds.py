@@ -1,0 +1,251 @@
+"""What the gateway reads from Kafka, in one thread: a Consumer with every partition assigned by hand.
+
+Durable topics (requests.*, jobs.events) go on from the read model's offsets; control.tenants is read whole at each
+start; answers, progress and load matter only while they are new, so they start at the end. What concerns live state
+goes to the event loop in one call a poll, what is durable into the read model, and then the loop is told which jobs
+changed.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from gateway.fold import stored_event
+from gateway.ids import is_job_id
+from gateway.readmodel import Batch, JobKey, Place, ReadModel
+from schemas.codec import Codec, Record
+from schemas.errors import CodecError
+from schemas.pipelines import WORKFLOWS
+from schemas.topics import ANSWERS, EVENTS, LOAD, PROGRESS, TENANTS, requests_topic
+from streams.kafka.consumer import consumer_config
+from streams.kafka.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+REQUESTS: Final = tuple(requests_topic(workflow) for workflow in WORKFLOWS)
+_DURABLE: Final = frozenset((*REQUESTS, EVENTS))
+_LIVE: Final = frozenset((ANSWERS, PROGRESS, LOAD))
+_TOPICS: Final = (*REQUESTS, EVENTS, TENANTS, ANSWERS, PROGRESS, LOAD)
+_BATCH: Final = 500
+_RETRY_SECONDS: Final = 0.3
+
+
+@dataclass(kw_only=True)
+class LiveBatch:
+    """What one poll brought that lives in memory only; tenants by user, None for one who was removed."""
+
+    answers: list[Record] = field(default_factory=list)
+    progress: list[Record] = field(default_factory=list)
+    load: Record | None = None
+    tenants: list[tuple[str, Record | None]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.answers or self.progress or self.load or self.tenants)
+
+
+class FeedListener(Protocol):
+    """Who is told; every call comes on the event loop, in the order of reading."""
+
+    def on_live(self, batch: LiveBatch) -> None:
+        """Records of live topics and of control.tenants."""
+
+    def on_changed(self, jobs: dict[JobKey, bool]) -> None:
+        """Jobs whose rows the read model has just committed; True for those with events among them."""
+
+    def on_tenants_loaded(self) -> None:
+        """All of control.tenants as it stood at the start has been handed over."""
+
+    def on_caught_up(self) -> None:
+        """Every durable partition was read to its end once."""
+
+    def on_failed(self, error: Exception) -> None:
+        """The thread has ended and will not come back."""
+
+
+class Feed:
+    """The consumer thread. start() returns at once; the broker may come later."""
+
+    def __init__(
+        self, settings: KafkaSettings, name: str, codec: Codec, read_model: ReadModel, listener: FeedListener
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._codec = codec
+        self._read_model = read_model
+        self._listener = listener
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        self._behind: set[Place] = set()
+        self._tenants_behind: set[Place] = set()
+        self.connected = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Starts reading; the listener's calls go to this loop."""
+        self._loop = loop
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Ends the thread after the batch in hand."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        consumer = Consumer(
+            {
+                **consumer_config(self._settings, f"meshyard-{self._name}"),
+                "client.id": self._name,
+                "enable.partition.eof": True,
+            }
+        )
+        try:
+            if self._assign(consumer):
+                while not self._stop.is_set():
+                    self._poll(consumer)
+        except Exception as error:  # the process cannot serve without its feed: it ends and is started again
+            log.exception("feed failed")
+            self._tell(self._listener.on_failed, error)
+        finally:
+            consumer.close()
+
+    def _assign(self, consumer: Consumer) -> bool:
+        """Waits for broker and topics and takes every partition. False when stopped meanwhile."""
+        partitions, cluster_id = self._wait_for_topics(consumer)
+        if self._stop.is_set():
+            return False
+        stored = self._read_model.open(cluster_id)
+        assignment = []
+        for topic, partition in partitions:
+            if topic in _LIVE:
+                offset = OFFSET_END
+            else:
+                offset = stored.get((topic, partition), OFFSET_BEGINNING)
+                (self._tenants_behind if topic == TENANTS else self._behind).add((topic, partition))
+            assignment.append(TopicPartition(topic, partition, offset))
+        consumer.assign(assignment)
+        self.connected = True
+        return True
+
+    def _wait_for_topics(self, consumer: Consumer) -> tuple[list[Place], str]:
+        last_told = ""
+        while not self._stop.is_set():
+            try:
+                metadata = consumer.list_topics(timeout=2)
+            except KafkaException as error:
+                missing = f"the broker does not answer: {error.args[0].str()}"
+            else:
+                found = metadata.topics
+                absent = [t for t in _TOPICS if t not in found or found[t].error is not None]
+                if not absent:
+                    places = [
+                        (topic, number) for topic in _TOPICS for number in sorted(found[topic].partitions)
+                    ]
+                    return places, metadata.cluster_id or ""
+                missing = f"topics are missing: {', '.join(absent)}"
+            if missing != last_told:
+                log.warning("waiting for Kafka", reason=missing)
+                last_told = missing
+            self._stop.wait(_RETRY_SECONDS)
+        return [], ""
+
+    def _poll(self, consumer: Consumer) -> None:
+        first = consumer.poll(0.25)
+        if first is None:
+            return
+        # consume() alone would wait for a full batch; so it only takes what lies there already.
+        messages = [first, *consumer.consume(_BATCH, 0)]
+        live, durable = LiveBatch(), Batch()
+        ends = self._sort(messages, live, durable)
+        if live:
+            self._tell(self._listener.on_live, live)
+        if durable.offsets:
+            changed = self._read_model.apply(durable)
+            if changed:
+                self._tell(self._listener.on_changed, changed)
+        self._reached(ends)
+
+    def _sort(self, messages: Sequence[Message], live: LiveBatch, durable: Batch) -> list[Place]:
+        """Takes records apart by topic; returns the partitions whose end was reached."""
+        ends: list[Place] = []
+        for message in messages:
+            place = (message.topic() or "", message.partition() or 0)
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    ends.append(place)
+                else:
+                    log.warning("Kafka error", topic=place[0], partition=place[1], error=error.str())
+                continue
+            try:
+                self._take(message, place, live, durable)
+            except (CodecError, ValueError) as reason:
+                # Whoever decides on the record sends it to jobs.dead; the read model goes on.
+                log.warning(
+                    "record skipped",
+                    topic=place[0],
+                    partition=place[1],
+                    offset=message.offset(),
+                    reason=getattr(reason, "code", type(reason).__name__),
+                )
+            if place[0] in _DURABLE:
+                durable.offsets[place] = (message.offset() or 0) + 1
+        return ends
+
+    def _take(self, message: Message, place: Place, live: LiveBatch, durable: Batch) -> None:
+        topic, value, offset = place[0], message.value(), message.offset() or 0
+        if topic == EVENTS:
+            durable.events.append(stored_event(self._codec.decode(value, "job_event"), place[1], offset))
+        elif topic in REQUESTS:
+            record = self._codec.decode_strict(value, "job_requested")
+            # Anybody may write here; admission refuses what is not under its user's key, so it makes no job.
+            if _key(message) == record["user_id"] and is_job_id(record["job_id"]):
+                durable.requests.append((record, offset))
+        elif topic == ANSWERS:
+            live.answers.append(self._codec.decode(value, "admission_answer"))
+        elif topic == PROGRESS:
+            live.progress.append(self._codec.decode(value, "job_progress"))
+        elif topic == LOAD:
+            if _key(message) == self._settings.domain:
+                live.load = self._codec.decode(value, "domain_load")
+        elif topic == TENANTS:
+            if value is None:
+                live.tenants.append((_key(message), None))
+            else:
+                tenant = self._codec.decode(value, "tenant")
+                live.tenants.append((tenant["user_id"], tenant))
+
+    def _reached(self, ends: Sequence[Place]) -> None:
+        if not ends or not (self._behind or self._tenants_behind):
+            return
+        had_tenants, had_rest = bool(self._tenants_behind), bool(self._behind)
+        self._tenants_behind.difference_update(ends)
+        self._behind.difference_update(ends)
+        if had_tenants and not self._tenants_behind:
+            self._tell(self._listener.on_tenants_loaded)
+        if had_rest and not self._behind:
+            log.info("caught up", at_seconds=round(time.monotonic(), 3))
+            self._tell(self._listener.on_caught_up)
+
+    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None, "start() comes first"
+        self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _key(message: Message) -> str:
+    key = message.key()
+    return key.decode("utf-8", "replace") if isinstance(key, bytes) else key or ""

@@ -1,0 +1,1 @@
+"""ASGI layers around the routes, outermost first: context, limits, authentication."""

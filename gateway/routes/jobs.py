@@ -1,0 +1,240 @@
+"""/v1/jobs: make, read, list, cancel."""
+
+import math
+import uuid
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway import ids
+from gateway.auth import Principal
+from gateway.bodies import read_body
+from gateway.fold import fold
+from gateway.jobs import cursor_of, job_json, parse_cursor
+from gateway.middleware.authentication import PRINCIPAL
+from gateway.middleware.context import REQUEST_ID
+from gateway.problems import Problem, not_found
+from gateway.readmodel import JobKey, StoredJob
+from gateway.services import Services, services_of
+from gateway.validation import MAX_BODY_BYTES, JobBody, idempotency_key, parse_cancel, parse_job
+from schemas.codec import Record
+from schemas.jobs import JobState
+from schemas.pipelines import Pipeline
+from schemas.topics import COMMANDS, requests_topic
+from streams.kafka.producer import tracing_headers
+
+_DEFAULT_LIMIT: Final = 20
+_MAX_LIMIT: Final = 100
+
+
+def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def job_key(request: Request) -> JobKey:
+    """The job that the path names, under the user whose key came with the request. Raises Problem not_found."""
+    job_id = request.path_params["job_id"].lower()
+    if not ids.is_job_id(job_id):
+        raise not_found()
+    return principal_of(request).user_id, job_id
+
+
+def principal_of(request: Request) -> Principal:
+    """Who asks; the authentication layer has made sure of it."""
+    found = request.scope[PRINCIPAL]
+    assert isinstance(found, Principal)
+    return found
+
+
+async def create_job(request: Request) -> Response:
+    """POST /v1/jobs."""
+    services = services_of(request.app.state)
+    principal = principal_of(request)
+    services.ensure_accepting()
+    key = idempotency_key(request.headers.getlist("idempotency-key"))
+    body, pipeline = parse_job(await read_body(request, MAX_BODY_BYTES))
+    if pipeline.scope not in principal.scopes:
+        raise _forbidden(f"the pipeline {pipeline.pipeline_id} needs the scope {pipeline.scope}")
+    record = _request_record(request, services, principal, body, pipeline, key)
+    value = services.codec.encode("job_requested", record)
+    request_id = record["request_id"]
+    waiting = services.answers.expect(request_id)
+    try:
+        headers = [
+            (ids.SIGNATURE_HEADER, ids.signature(services.settings.server_key, value)),
+            *tracing_headers(record),
+        ]
+        await services.send(requests_topic(body.workflow), principal.user_id, value, headers)
+        services.hub.remember(record)
+        answer = await services.answers.wait(waiting)
+    finally:
+        services.answers.forget(request_id)
+    if answer is None or answer["user_id"] != principal.user_id:
+        return await _accepted(services, record, {})
+    return await _answered(services, record, answer, principal)
+
+
+def _request_record(
+    request: Request,
+    services: Services,
+    principal: Principal,
+    body: JobBody,
+    pipeline: Pipeline,
+    key: str | None,
+) -> Record:
+    job_id = ids.job_id(services.settings.server_key, principal.user_id, key)
+    return {
+        "request_id": request.scope[REQUEST_ID],
+        "job_id": job_id,
+        "user_id": principal.user_id,
+        "tier": None,
+        "job_type": body.job_type,
+        "created_at": services.clock.now_ms(),
+        "workflow": body.workflow,
+        "pipeline_id": pipeline.pipeline_id,
+        "model_version": body.model_version,
+        "prompt": body.prompt,
+        "seed": body.seed if body.seed is not None else ids.derived_seed(job_id),
+        "quality": body.quality,
+        "formats": sorted(set(body.formats)),
+        "parameters": dict(body.parameters),
+        "traceparent": ids.traceparent(request.headers.get("traceparent")),
+    }
+
+
+async def _answered(services: Services, record: Record, answer: Record, principal: Principal) -> Response:
+    headers = _rate_limit_headers(answer, principal)
+    outcome, code = answer["outcome"], answer["code"]
+    job = (record["user_id"], record["job_id"])
+    if outcome == "accepted":
+        services.hub.accepted(job)
+        return await _accepted(services, record, headers)
+    if outcome == "duplicate":
+        # The first request's job; this gateway may have read it already, and forgotten that it was new.
+        stored = await services.read(services.read_model.job, *job)
+        if stored is not None and stored.events:
+            services.hub.forget(job)
+        return await _accepted(services, record, {**headers, "idempotent-replayed": "true"})
+    services.hub.forget(job)
+    if outcome == "conflict":
+        raise Problem(
+            "idempotency_conflict",
+            answer["detail"],
+            "send the same body again, or use another Idempotency-Key",
+            field="Idempotency-Key",
+            headers=headers,
+        )
+    if code == "rate_limit":
+        seconds = max(1, math.ceil((answer["retry_after_ms"] or 1000) / 1000))
+        headers["retry-after"] = str(seconds)
+        raise Problem("rate_limit", answer["detail"], f"wait {seconds} s and send it again", headers=headers)
+    if code == "forbidden":
+        raise _forbidden(answer["detail"])
+    raise Problem(
+        "invalid_request", answer["detail"], "change the request as the detail says", headers=headers
+    )
+
+
+def _forbidden(detail: str) -> Problem:
+    return Problem("forbidden", detail, "ask the operator of this installation for a key with that scope")
+
+
+def _rate_limit_headers(answer: Record, principal: Principal) -> dict[str, str]:
+    """RateLimit fields after draft-ietf-httpapi-ratelimit-headers: burst and the time that fills it."""
+    burst = answer["limit_requests"]
+    if burst < 1 or principal.requests_per_minute <= 0:
+        return {}
+    window = max(1, math.ceil(burst * 60 / principal.requests_per_minute))
+    until_ms = answer["retry_after_ms"] if answer["retry_after_ms"] is not None else answer["reset_ms"]
+    return {
+        "ratelimit-policy": f'"default";q={burst};w={window}',
+        "ratelimit": f'"default";r={max(0, answer["remaining_requests"])};t={max(0, math.ceil(until_ms / 1000))}',
+    }
+
+
+async def _accepted(services: Services, record: Record, headers: dict[str, str]) -> Response:
+    job = await services.job((record["user_id"], record["job_id"]))
+    return json_response(job, 202, {**headers, "location": job["urls"]["self"]})
+
+
+async def get_job(request: Request) -> Response:
+    """GET /v1/jobs/{job_id}; unfinished jobs say when to ask again."""
+    job = await services_of(request.app.state).job(job_key(request))
+    headers = {"cache-control": "no-store"}
+    if job["finished_at"] is None:
+        headers["retry-after"] = "1"
+    return json_response(job, 200, headers)
+
+
+async def list_jobs(request: Request) -> Response:
+    """GET /v1/jobs: the user's own, newest first."""
+    services = services_of(request.app.state)
+    query = request.query_params
+    for name in query:
+        if name not in ("limit", "cursor", "state"):
+            raise _bad_parameter(
+                name[:64].encode("unicode_escape").decode(), "known parameters: limit, cursor, state"
+            )
+    limit = query.get("limit", str(_DEFAULT_LIMIT))
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= _MAX_LIMIT:
+        raise _bad_parameter("limit", f"give a number from 1 to {_MAX_LIMIT}")
+    state = query.get("state")
+    if state is not None and state not in set(JobState):
+        raise _bad_parameter("state", f"give one of: {', '.join(JobState)}")
+    cursor = query.get("cursor")
+    found = await services.read(
+        services.read_model.jobs,
+        principal_of(request).user_id,
+        limit=int(limit) + 1,
+        before=parse_cursor(cursor) if cursor else None,
+        state=state,
+    )
+    page = found[: int(limit)]
+    body: dict[str, Any] = {"jobs": [_listed(services, stored) for stored in page], "next_cursor": None}
+    if len(found) > len(page):
+        body["next_cursor"] = cursor_of(page[-1].row)
+    return json_response(body, 200, {"cache-control": "no-store"})
+
+
+def _listed(services: Services, stored: StoredJob) -> dict[str, Any]:
+    """A job in a list: without its place in the queue, which each job has to be asked for."""
+    job = (stored.row.user_id, stored.row.job_id)
+    return job_json(stored.row, fold(stored.events), progress=services.hub.progress(job))
+
+
+def _bad_parameter(name: str, suggestion: str) -> Problem:
+    return Problem("invalid_parameter", "the query parameter is not valid", suggestion, field=name)
+
+
+async def cancel_job(request: Request) -> Response:
+    """POST /v1/jobs/{job_id}/cancel: asks for it; the job's owner of the moment decides the race."""
+    services = services_of(request.app.state)
+    job = job_key(request)
+    body = parse_cancel(await read_body(request, MAX_BODY_BYTES))
+    folded = services.fold(await services.stored_job(job))
+    if folded.terminal:
+        return json_response({"status": f"already_{folded.state.value}"})
+    command = {
+        "command_id": str(uuid.uuid4()),
+        "kind": "cancel",
+        "job_id": job[1],
+        "user_id": job[0],
+        "reason": body.reason,
+        "issued_at": services.clock.now_ms(),
+    }
+    value = services.codec.encode("command", command)
+    signature = ids.signature(services.settings.server_key, value)
+    await services.send(COMMANDS, job[0], value, [(ids.SIGNATURE_HEADER, signature)])
+    return json_response({"status": "cancellation_requested"}, 202)
+
+
+ROUTES: Final = [
+    Route("/v1/jobs", create_job, methods=["POST"]),
+    Route("/v1/jobs", list_jobs, methods=["GET"]),
+    Route("/v1/jobs/{job_id}", get_job, methods=["GET"]),
+    Route("/v1/jobs/{job_id}/cancel", cancel_job, methods=["POST"]),
+]

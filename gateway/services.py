@@ -1,0 +1,208 @@
+"""The parts of one gateway process, made once and handed to every route."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, ParamSpec, TypeVar
+
+import structlog
+from confluent_kafka import KafkaException
+
+from gateway.answers import Answers
+from gateway.auth import TenantDirectory
+from gateway.feeds import Feed, LiveBatch
+from gateway.fold import JobFold, fold
+from gateway.hub import Hub
+from gateway.jobs import JobJson, job_json, request_row
+from gateway.load import FRESH_SECONDS, REFUSE_SECONDS, LoadView
+from gateway.problems import not_found, unavailable
+from gateway.readmodel import JobKey, ReadModel, StoredJob
+from gateway.settings import GatewaySettings
+from schemas.codec import Codec
+from schemas.jobs import JobState
+from schemas.registry import registry_from_url
+from streams.clock import Clock, SystemClock
+from streams.kafka.producer import AsyncProducer, Headers
+from streams.objects import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+READ_MODEL_FILE: Final = "gateway-readmodel.sqlite3"
+# A record that the brokers do not take within this time: the user is told, instead of waiting on.
+SEND_SECONDS: Final = 5.0
+# Records that the gateway encodes or decodes; with an outside registry their ids are looked up at the start.
+_RECORDS: Final = (
+    "job_requested",
+    "command",
+    "job_event",
+    "job_progress",
+    "admission_answer",
+    "tenant",
+    "domain_load",
+)
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Services:
+    """Everything behind the routes; a FeedListener. start() and stop() are the lifespan's."""
+
+    def __init__(self, settings: GatewaySettings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.registry = registry_from_url(settings.kafka.registry_url)
+        self.codec = Codec(self.registry)
+        self.tenants = TenantDirectory()
+        self.answers = Answers(settings.answer_timeout_ms / 1000)
+        self.load = LoadView(self.clock.now_ms())
+        self.hub = Hub()
+        self.read_model = ReadModel(settings.data_dir / READ_MODEL_FILE)
+        self.objects = ObjectStore(settings.objects_url)
+        self.feed = Feed(settings.kafka, settings.gateway_id, self.codec, self.read_model, self)
+        self.caught_up = False
+        self.failed: Exception | None = None
+        self.on_fatal: Callable[[], None] = lambda: None
+        self._producer: AsyncProducer | None = None
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="read-model")
+
+    async def start(self) -> None:
+        """Starts feed and producer; returns before the broker has answered."""
+        loop = asyncio.get_running_loop()
+        if self.settings.kafka.registry_url is not None:
+            await asyncio.to_thread(lambda: [self.registry.latest(name) for name in _RECORDS])
+        self._producer = await AsyncProducer(self.settings.kafka, linger_ms=0).__aenter__()
+        self.feed.start(loop)
+
+    async def stop(self) -> None:
+        """Flushes what was sent, ends the feed, closes the read model."""
+        self.hub.drain()
+        if self._producer is not None:
+            await self._producer.__aexit__(None, None, None)
+        await self.feed.stop()
+        self._readers.shutdown()
+        self.read_model.close()
+
+    # What the feed tells (FeedListener).
+
+    def on_live(self, batch: LiveBatch) -> None:
+        """See FeedListener."""
+        self.answers.settle(batch.answers)
+        if batch.progress:
+            self.hub.put_progress(batch.progress)
+        if batch.load is not None:
+            self.load.apply(batch.load)
+        for user_id, tenant in batch.tenants:
+            self.tenants.apply(user_id, tenant)
+
+    def on_changed(self, jobs: dict[JobKey, bool]) -> None:
+        """See FeedListener."""
+        for job, has_events in jobs.items():
+            if has_events:
+                self.hub.forget(job)
+        self.hub.changed(jobs)
+
+    def on_tenants_loaded(self) -> None:
+        """See FeedListener."""
+        self.tenants.loaded = True
+
+    def on_caught_up(self) -> None:
+        """See FeedListener."""
+        self.caught_up = True
+
+    def on_failed(self, error: Exception) -> None:
+        """See FeedListener."""
+        self.failed = error
+        self.on_fatal()
+
+    # What the routes ask.
+
+    async def read(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Runs a question to the read model outside the loop. Raises Problem `starting` before it is open."""
+        if not self.feed.connected:
+            raise unavailable("starting", "the read model waits for Kafka")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: call(*args, **kwargs))
+
+    async def send(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+        """Stores a record in Kafka. Raises Problem broker_unavailable; the record may arrive all the same."""
+        assert self._producer is not None, "start() comes first"
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._producer.send(topic, key, value, headers)
+        except (KafkaException, TimeoutError) as error:
+            log.error("send failed", topic=topic, error=type(error).__name__)
+            raise unavailable("broker_unavailable", "Kafka did not confirm the request in time") from None
+
+    def ensure_accepting(self) -> None:
+        """Raises Problem 503 while a request could not be answered."""
+        if self.hub.draining:
+            raise unavailable("starting", "this gateway stops; ask again")
+        if self.load.age_seconds(self.clock.now_ms()) > REFUSE_SECONDS:
+            raise unavailable(
+                "overloaded", "the scheduler has been silent for too long", retry_after_seconds=5
+            )
+        if not self.answers.lag.admit(asyncio.get_running_loop().time()):
+            raise unavailable("overloaded", "admission does not answer in time", retry_after_seconds=5)
+
+    def missing(self) -> list[dict[str, str]]:
+        """What stands between this gateway and readiness, apart from the broker's own state; empty when ready."""
+        found = []
+        if self.failed is not None:
+            found.append({"name": "feed", "detail": "reading from Kafka has failed; the process is ending"})
+        if self.hub.draining:
+            found.append({"name": "draining", "detail": "the process is stopping"})
+        if not self.feed.connected:
+            found.append({"name": "broker", "detail": "Kafka does not answer or its topics are missing"})
+        elif not (self.caught_up and self.tenants.loaded):
+            found.append({"name": "read_model", "detail": "events up to the start are still being read"})
+        now_ms = self.clock.now_ms()
+        if not self.load.known():
+            found.append({"name": "scheduler", "detail": "control.load has said nothing since the start"})
+        elif self.load.age_seconds(now_ms) > FRESH_SECONDS:
+            detail = f"control.load is {self.load.age_seconds(now_ms):.0f} s old; the limit is {FRESH_SECONDS:.0f} s"
+            found.append({"name": "scheduler", "detail": detail})
+        if self.answers.lag.lagging(asyncio.get_running_loop().time()):
+            found.append({"name": "admission", "detail": "requests get no answers in time"})
+        return found
+
+    async def stored_job(self, job: JobKey) -> StoredJob:
+        """A user's job, also one that was stored a moment ago. Raises Problem not_found."""
+        stored = await self.read(self.read_model.job, *job)
+        if stored is not None:
+            return stored
+        recent = self.hub.recent(job)
+        if recent is None:
+            raise not_found()
+        return StoredJob(row=request_row(recent[0]), events=())
+
+    async def job(self, job: JobKey) -> JobJson:
+        """A user's job as it is now. Raises Problem not_found."""
+        return await self.current(await self.stored_job(job))
+
+    async def current(self, stored: StoredJob) -> JobJson:
+        """The job object with progress and place in the queue as they are now."""
+        job = (stored.row.user_id, stored.row.job_id)
+        folded = self.fold(stored)
+        position = None
+        if folded.state is JobState.QUEUED:
+            queued_at = folded.queued_at if folded.queued_at is not None else self.clock.now_ms()
+            before = await self.read(
+                self.read_model.queued_before, stored.row.user_id, queued_at, stored.row.job_id
+            )
+            position = self.load.queue_position(stored.row.user_id, before)
+        return job_json(stored.row, folded, progress=self.hub.progress(job), queue_position=position)
+
+    def fold(self, stored: StoredJob) -> JobFold:
+        """The job's state; `queued` as soon as admission has said so to this gateway."""
+        folded = fold(stored.events)
+        recent = self.hub.recent((stored.row.user_id, stored.row.job_id))
+        if folded.state is JobState.SUBMITTED and recent is not None and recent[1]:
+            return JobFold(state=JobState.QUEUED)
+        return folded
+
+
+def services_of(app_state: Any) -> Services:
+    """The services of the application that a request came to."""
+    found = app_state.services
+    assert isinstance(found, Services)
+    return found
