@@ -1,0 +1,58 @@
+"""What a fresh installation needs before its roles start: topics, and the user `local` with a key."""
+
+import os
+import time
+from typing import Final
+
+from confluent_kafka import KafkaException, Producer
+
+from gateway.keys import new_api_key
+from gateway.supervisor.layout import Layout, write_secret
+from schemas.codec import Codec
+from schemas.topics import TENANTS, catalogue
+from streams.kafka.admin import create_topics
+from streams.kafka.producer import producer_config
+from streams.kafka.settings import KafkaSettings
+
+LOCAL_USER: Final = "local"
+ACK_SECONDS: Final = 30.0
+
+
+def prepare(settings: KafkaSettings, layout: Layout) -> None:
+    """Create the topics that are missing and, once, the user `local`.
+
+    Raises TopicMismatch when the installation has another number of user partitions, KafkaException.
+    """
+    create_topics(settings, catalogue(domains=(settings.domain,)))
+    if not layout.key_file.exists():
+        _create_local_user(settings, layout)
+
+
+def _create_local_user(settings: KafkaSettings, layout: Layout) -> None:
+    """The key file gets its place only when Kafka has the user, so that a crash between leaves no dead key."""
+    text, key = new_api_key()
+    tenant = {
+        "user_id": LOCAL_USER,
+        "tier": "pro",
+        "weight": 4.0,
+        "requests_per_minute": 600.0,
+        "burst_requests": 1000,
+        "scopes": ["jobs", "synthetic"],
+        "keys": [key],
+        "updated_at": time.time_ns() // 1_000_000,
+    }
+    fresh = layout.key_file.with_name("local.key.new")
+    write_secret(fresh, text)
+    failures: list[KafkaException] = []
+    producer = Producer(producer_config(settings))
+    producer.produce(
+        TENANTS,
+        key=LOCAL_USER,
+        value=Codec().encode("tenant", tenant),
+        on_delivery=lambda error, _: failures.append(KafkaException(error)) if error else None,
+    )
+    if producer.flush(ACK_SECONDS):
+        raise TimeoutError(f"Kafka did not take the user {LOCAL_USER} within {ACK_SECONDS:.0f} s")
+    if failures:
+        raise failures[0]
+    os.replace(fresh, layout.key_file)

@@ -1,0 +1,146 @@
+"""Where the stack keeps things, and the secrets that it makes once."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from streams.kafka.settings import SettingsError, positive_int
+from streams.local import ports
+from streams.local.files import read_json, write_json
+from streams.local.settings import default_cache_dir
+
+GATEWAY_PORT: Final = 8080
+CLICKHOUSE_USER: Final = "meshyard"
+
+
+def default_data_dir(env: Mapping[str, str] = os.environ) -> Path:
+    """Where a stack lives when nothing else is said: `MESHYARD_STACK_DIR`, else `~/.local/share/meshyard`."""
+    chosen = env.get("MESHYARD_STACK_DIR")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    base = env.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "meshyard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackSettings:
+    """What `meshyard up` is told. slots: workers with the built-in model; synthetic_slots: workers without torch;
+    gateway_port: None takes the one used before, 8080, or a free one."""
+
+    data_dir: Path
+    cache_dir: Path
+    slots: int = 1
+    synthetic_slots: int = 0
+    gateway_port: int | None = None
+    user_partitions: int = 4
+
+    @classmethod
+    def from_env(
+        cls, data_dir: Path | None, slots: int, synthetic_slots: int, env: Mapping[str, str] = os.environ
+    ) -> "StackSettings":
+        """Settings with the rest from MESHYARD_CACHE_DIR, _GATEWAY_PORT and _USER_PARTITIONS. Raises SettingsError."""
+        port = env.get("MESHYARD_GATEWAY_PORT")
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+            raise SettingsError("MESHYARD_GATEWAY_PORT", f"{port!r} is no port; give a number from 1 to 65535")
+        return cls(
+            data_dir=(data_dir or default_data_dir(env)).expanduser().absolute(),
+            cache_dir=default_cache_dir(env),
+            slots=slots,
+            synthetic_slots=synthetic_slots,
+            gateway_port=int(port) if port else None,
+            user_partitions=positive_int(env, "MESHYARD_USER_PARTITIONS", 4),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The directories and files of one stack."""
+
+    root: Path
+
+    @property
+    def logs(self) -> Path:
+        """A log file for each role."""
+        return self.root / "logs"
+
+    @property
+    def key_file(self) -> Path:
+        """The API key of the user `local`."""
+        return self.root / "secrets" / "local.key"
+
+    @property
+    def server_key_file(self) -> Path:
+        """The gateway's HMAC key, in hex."""
+        return self.root / "secrets" / "server.key"
+
+    @property
+    def clickhouse_password_file(self) -> Path:
+        """The password of the embedded ClickHouse."""
+        return self.root / "secrets" / "clickhouse.password"
+
+    @property
+    def clickhouse_url_file(self) -> Path:
+        """The address of ClickHouse, its password included."""
+        return self.root / "secrets" / "clickhouse.url"
+
+    @property
+    def objects_url(self) -> str:
+        """The object store: a directory."""
+        return f"file://{self.root / 'objects'}"
+
+    def role_dir(self, name: str) -> Path:
+        """Private files of a role."""
+        return self.root / name
+
+    def log_file(self, name: str) -> Path:
+        """Where a role's output goes."""
+        return self.logs / f"{name}.log"
+
+    def make(self) -> None:
+        """Make the directories and the secrets that are not there yet."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.logs, self.root / "objects"):
+            folder.mkdir(exist_ok=True)
+        self.key_file.parent.mkdir(exist_ok=True, mode=0o700)
+        for file in (self.server_key_file, self.clickhouse_password_file):
+            if not file.exists():
+                write_secret(file, secrets.token_hex(32))
+
+
+def write_secret(file: Path, text: str) -> None:
+    """Write a file that only its owner may read, in one step."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        out.write(text + "\n")
+    os.replace(temporary, file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The ports of the roles that listen, the broker's aside (it keeps its own)."""
+
+    gateway: int
+    clickhouse: int
+
+    @classmethod
+    def choose(cls, root: Path, asked_gateway: int | None) -> "Ports":
+        """The asked port, else those used before, else 8080 and free ones; kept in `ports.json`.
+
+        Raises StackPortTakenError when the asked port is taken.
+        """
+        from gateway.supervisor.errors import StackPortTakenError
+
+        if asked_gateway is not None and not ports.is_free(asked_gateway):
+            raise StackPortTakenError(asked_gateway, ports.holder(asked_gateway))
+        kept = read_json(root / "ports.json")
+        usual = [kept.get("gateway"), GATEWAY_PORT]
+        gateway = asked_gateway or next((port for port in usual if isinstance(port, int) and ports.is_free(port)), None)
+        before = kept.get("clickhouse")
+        clickhouse = before if isinstance(before, int) and ports.is_free(before) else None
+        chosen = cls(gateway=gateway or ports.free_port(), clickhouse=clickhouse or ports.free_port())
+        write_json(root / "ports.json", {"gateway": chosen.gateway, "clickhouse": chosen.clickhouse})
+        return chosen
