@@ -1,6 +1,11 @@
 """Token bucket, refilled from timestamps (never by counting ticks)."""
 
+import math
 from dataclasses import dataclass
+from typing import Final
+
+# Refills are sums of floats: a request that comes exactly at its Retry-After must not miss by the last bit.
+_ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,7 @@ def take(bucket: Bucket, limit: Limit, now_ms: int) -> Taken:
     else:
         at = max(now_ms, bucket.at_ms)
         tokens = min(float(limit.burst_requests), bucket.tokens + (at - bucket.at_ms) * per_ms)
-    # A bucket that lacks less than a millisecond's refill counts as full enough: Retry-After is in milliseconds.
-    granted = tokens + per_ms >= 1.0
+    granted = tokens >= 1.0 - _ROUNDING
     if granted:
         tokens = max(0.0, tokens - 1.0)
     missing = 0.0 if granted else 1.0 - tokens
@@ -61,4 +65,4 @@ def _until(tokens: float, per_ms: float) -> int:
     year = 365 * 24 * 3_600_000
     if tokens <= 0:
         return 0
-    return min(year, int(-(-tokens // per_ms))) if per_ms > 0 else year
+    return min(year, math.ceil(tokens / per_ms)) if per_ms > 0 else year
