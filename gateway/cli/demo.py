@@ -75,7 +75,7 @@ def _start_stack(data_dir: Path, console: "Console", until_done: ExitStack) -> "
 
 
 def _wait_accepting(stack: "StackState") -> None:
-    from gateway.supervisor.roles import gateway_says
+    from gateway.supervisor.probes import gateway_says
 
     port = int(stack.gateway.rsplit(":", 1)[1])
     deadline = time.monotonic() + ACCEPTING_SECONDS

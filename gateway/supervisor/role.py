@@ -58,19 +58,24 @@ class CommandRole:
     environment: Mapping[str, str]
     log_file: Path
     ready: Callable[[], bool] | None = None
+    """None: it is ready when it has run for a second."""
     port: int | None = None
     endpoint: str | None = None
     stop_seconds: float = 10.0
+    launched_at: float = 0.0
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start it; its output goes to its log file."""
+        self.launched_at = time.monotonic()
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_ROTATED_AT_BYTES:
             os.replace(self.log_file, self.log_file.with_suffix(".log.1"))
         return spawn(self.arguments, environment=self.environment, log_file=self.log_file, with_parent=True)
 
     def is_ready(self) -> bool:
-        """By its probe; a role without one is ready when it runs."""
-        return self.ready is None or self.ready()
+        """By its probe."""
+        if self.ready is None:
+            return time.monotonic() - self.launched_at > 1.0
+        return self.ready()
 
     def ended(self) -> None:
         """Nothing is left to do."""

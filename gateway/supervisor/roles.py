@@ -1,6 +1,5 @@
 """The roles of the local stack: their commands, environments and probes."""
 
-import http.client
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from gateway.supervisor.layout import CLICKHOUSE_USER, Layout, Ports, StackSettings
+from gateway.supervisor.probes import clickhouse_answers, gateway_says
 from gateway.supervisor.role import CommandRole
 from streams.local.broker import STOP_SECONDS, Broker
 from streams.local.ports import LOOPBACK
@@ -65,7 +65,7 @@ def clickhouse_role(layout: Layout, ports: Ports) -> CommandRole:
             "MESHYARD_CLICKHOUSE_PASSWORD": layout.clickhouse_password_file.read_text().strip(),
         }
     )
-    url = clickhouse_url(layout, ports)
+    password = environment["MESHYARD_CLICKHOUSE_PASSWORD"]
     return CommandRole(
         name="clickhouse",
         arguments=_python("analytics.local"),
@@ -73,7 +73,7 @@ def clickhouse_role(layout: Layout, ports: Ports) -> CommandRole:
         log_file=layout.log_file("clickhouse"),
         port=ports.clickhouse,
         endpoint=f"{LOOPBACK}:{ports.clickhouse}",
-        ready=lambda: _clickhouse_answers(url),
+        ready=lambda: clickhouse_answers(ports.clickhouse, CLICKHOUSE_USER, password),
         stop_seconds=15.0,
     )
 
@@ -130,33 +130,6 @@ def application_roles(
             )
         )
     return [streams, gateway, *workers, sink]
-
-
-def gateway_says(port: int, path: str) -> tuple[int, str]:
-    """Status and body of a GET on the gateway; status 0 when it does not answer."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2.0)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read(65_536).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        return 0, "the gateway does not answer"
-    finally:
-        connection.close()
-
-
-def _clickhouse_answers(url: str) -> bool:
-    from clickhouse_driver import Client
-    from clickhouse_driver.errors import Error
-
-    try:
-        client = Client.from_url(f"{url}?connect_timeout=1&send_receive_timeout=2")
-        try:
-            return bool(client.execute("SELECT 1") == [(1,)])
-        finally:
-            client.disconnect()
-    except (Error, OSError, EOFError):
-        return False
 
 
 def _python(module: str, *arguments: str) -> list[str]:

@@ -14,6 +14,7 @@ import structlog
 from gateway.supervisor import roles, state
 from gateway.supervisor.errors import RoleFailedError, StackRunningError, StartTimeoutError
 from gateway.supervisor.layout import Layout, Ports, StackSettings, write_secret
+from gateway.supervisor.probes import gateway_says
 from gateway.supervisor.role import Keeper, Role
 from gateway.supervisor.state import RoleState, StackState
 from streams.local.broker import Broker
@@ -191,7 +192,7 @@ class Stack:
     def _wait_accepting(self, deadline: float, timeout_seconds: float) -> None:
         assert self._ports is not None
         while True:
-            status, body = roles.gateway_says(self._ports.gateway, "/readyz")
+            status, body = gateway_says(self._ports.gateway, "/readyz")
             if status == 200:
                 break
             self._check_failing("gateway", "streams", "clickhouse", "broker")
