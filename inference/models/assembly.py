@@ -170,7 +170,8 @@ class Block(nn.Module):
             k, v = (self._split(part) for part in self.cross_key_value(text).chunk(2, -1))
             x = x + self.cross_out(self._join(F.scaled_dot_product_attention(q, k, v, attn_mask=seen)))
         h = self.norm(x) * (1 + scale2) + shift2
-        return x + gate2 * self.down(F.gelu(self.up(h)))
+        out: Tensor = x + gate2 * self.down(F.gelu(self.up(h)))
+        return out
 
     def _split(self, x: Tensor) -> Tensor:  # (B, N, W) -> (B, nh, N, hs)
         batch, length, width = x.shape

@@ -166,7 +166,11 @@ class Kit:
                     float((item.centre[1] - lift) * factor),
                     float(item.centre[2] * factor),
                 ),
-                size=tuple(float(value * factor) for value in item.size),
+                size=_four(item.size, factor),
             )
             for item in self.primitives
         )
+
+
+def _four(size: tuple[float, float, float, float], factor: float) -> tuple[float, float, float, float]:
+    return (size[0] * factor, size[1] * factor, size[2] * factor, size[3] * factor)

@@ -81,7 +81,8 @@ def loss_of(net: AssemblyNet, data: TrainingSet, config: TrainingConfig, generat
     weights = (present + (1 - present) * config.absent_weight).expand_as(error).clone()
     weights[..., PRESENT] = 1.0
     weights = weights * field_weights(error.shape[-1])
-    return (error * weights).sum() / weights.sum()
+    loss: Tensor = (error * weights).sum() / weights.sum()
+    return loss
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
