@@ -8,7 +8,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
 
 import structlog
 
@@ -18,6 +17,8 @@ from analytics.logs import configure_logs
 from analytics.settings import ServerSettings, SettingsError
 
 log = structlog.get_logger(__name__)
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(settings: ServerSettings) -> int:
+    # Before any thread starts, so that all inherit it: a signal that reached one of the engine's threads would
+    # wait for Python's main thread, which sleeps.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     # After the lock: the engine is 600 MB of library, and a second server need not load it to be refused.
     from analytics.local.engine import Engine, EngineLimits
     from analytics.local.server import Server
@@ -53,13 +57,10 @@ def _serve(settings: ServerSettings) -> int:
     except OSError as error:
         print(f"error: {settings.host}:{settings.port}: {error.strerror}; choose another --port", file=sys.stderr)
         return 4
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     log.info("clickhouse_ready", host=settings.host, port=port, data_dir=str(settings.data_dir), version=engine.version)
     print(f"ready clickhouse://{settings.user}@{settings.host}:{port}", flush=True)
-    stopping.wait()
-    log.info("clickhouse_stopping")
+    number = signal.sigwait(_STOP_SIGNALS)
+    log.info("clickhouse_stopping", signal=signal.Signals(number).name)
     server.stop()
     engine.close()
     return 0

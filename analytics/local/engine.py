@@ -219,16 +219,28 @@ class Session:
         names, specs = self._run(statement.text, "TSVRawWithNamesAndTypes", params).bytes().decode().split("\n")[:2]
         return list(zip(names.split("\t"), specs.split("\t"), strict=True)) if names else []
 
+    def header_aside(self, statement: Statement, params: Mapping[str, str]) -> list[tuple[str, str]]:
+        """`header` of a SELECT while its stream is open: by another connection, which knows no temporary tables."""
+        aside = Session(self._engine, self._spool, self._number, self._database)
+        try:
+            return aside.header(statement, params)
+        finally:
+            aside.close()
+
     def insert_header(self, insert: Insert) -> list[tuple[str, str]]:
         """Names and types of the columns that an INSERT's blocks must have. Raises EngineError."""
         lines = self._describe(f"TABLE {insert.table}")
-        known = {line[0]: line[1] for line in lines if line[2] not in ("MATERIALIZED", "ALIAS")}
+        known = {line[0]: (line[1], line[2]) for line in lines}
         every = tuple(line[0] for line in lines if line[2] in ("", "DEFAULT"))
         names = every if insert.columns is None else insert.columns
-        missing = next((name for name in names if name not in known), None)
-        if missing is not None:
-            raise EngineError(Code.NO_SUCH_COLUMN_IN_TABLE, f"No such column {missing} in table {insert.table}")
-        return [(name, known[name]) for name in names]
+        for name in names:
+            if name not in known:
+                raise EngineError(Code.NO_SUCH_COLUMN_IN_TABLE, f"No such column {name} in table {insert.table}")
+            if known[name][1] in ("MATERIALIZED", "ALIAS"):
+                raise EngineError(
+                    Code.ILLEGAL_COLUMN, f"Cannot insert column {name}, because it is {known[name][1]} column"
+                )
+        return [(name, known[name][0]) for name in names]
 
     def spool(self) -> "Spool":
         """A file that takes an INSERT's blocks; the caller closes it."""

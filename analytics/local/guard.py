@@ -7,6 +7,7 @@ table functions and engines are an allow-list here; whatever a newer engine adds
 
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -39,7 +40,7 @@ _SAFE_TABLE_FUNCTIONS = frozenset(
     }
     | {"zeros", "zeros_mt"}
 )
-_REFUSED_FUNCTIONS = frozenset({"file", "disk", "source", "addresstoline", "addresstolinewithinlines"})
+_REFUSED_FUNCTIONS = frozenset({"file", "disk", "addresstoline", "addresstolinewithinlines"})
 _SAFE_ENGINES = re.compile(
     r"(replacing|summing|aggregating|collapsing|versionedcollapsing|graphite|coalescing)?mergetree"
     r"|memory|null|log|tinylog|stripelog|join|set|buffer|merge|generaterandom|view|materializedview|atomic"
@@ -94,9 +95,14 @@ class _Token:
     @property
     def name(self) -> str:
         """The lower-case word or unquoted identifier; other tokens give themselves."""
-        if self.group == "quoted":
-            return re.sub(r"\\(.)", r"\1", self.text[1:-1]).lower()
-        return self.text.lower() if self.group == "word" else self.text
+        return self.unquoted.lower() if self.group in ("quoted", "word") else self.text
+
+    @property
+    def unquoted(self) -> str:
+        """An identifier as it is meant: without its quotes and escapes."""
+        if self.group != "quoted":
+            return self.text
+        return re.sub(r"\\(.)|([\"`])\2", r"\1\2", self.text[1:-1])
 
 
 class Guard:
@@ -119,10 +125,12 @@ class Guard:
                 network, programs, access control).
         """
         text = query.strip().rstrip(";").rstrip()
-        tokens = _tokens(text)
-        first = next((token.name for token in tokens if token.text != "("), "")
-        if first != "insert" and len(text) > MAX_SELECT_BYTES:
+        first = next((token.name for token in _read(text) if token.text != "("), "")
+        if len(text) > (MAX_INSERT_BYTES if first == "insert" else MAX_SELECT_BYTES):
             raise _too_long()
+        tokens = list(_read(text))
+        if not first:
+            raise EngineError(Code.SYNTAX_ERROR, "Syntax error: Empty query")
         if first == "insert":
             return self._insert(text, tokens)
         if any(token.text == ";" for token in tokens):
@@ -168,7 +176,7 @@ class Guard:
                 marker = token
                 break
             head.append(token)
-        if len(text if marker is None else text[: marker.end]) > MAX_SELECT_BYTES or len(text) > MAX_INSERT_BYTES:
+        if marker is not None and marker.end > MAX_SELECT_BYTES:
             raise _too_long()
         if any(token.name == "function" for token in head[:4]):
             raise _denied("INSERT INTO FUNCTION is")
@@ -184,12 +192,10 @@ class Guard:
         return Statement(kind=Kind.INSERT_DATA, text=prefix, first="insert", insert=_target(prefix, head))
 
 
-def _tokens(text: str) -> list[_Token]:
-    return [
-        _Token(group=found.lastgroup or "symbol", text=found.group(), start=found.start(), end=found.end())
-        for found in _TOKEN.finditer(text)
-        if found.lastgroup not in ("comment", "tag") or found.group("heredoc")
-    ]
+def _read(text: str) -> Iterator[_Token]:
+    for found in _TOKEN.finditer(text):
+        if found.lastgroup not in ("comment", "tag") or found.group("heredoc"):
+            yield _Token(group=found.lastgroup or "symbol", text=found.group(), start=found.start(), end=found.end())
 
 
 def _denied(what: str) -> EngineError:
@@ -261,7 +267,7 @@ def _target(prefix: str, head: list[_Token]) -> Insert:
             if token.text == ")":
                 break
         elif token.group in ("word", "quoted", "number") or token.text == ".":
-            part += re.sub(r"\\(.)", r"\1", token.text[1:-1]) if token.group == "quoted" else token.text
+            part += token.unquoted
         else:
             raise EngineError(
                 Code.NOT_IMPLEMENTED, "An INSERT's list must name its columns here; it cannot be * EXCEPT"

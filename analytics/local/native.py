@@ -7,6 +7,7 @@ UTF-8), and a value costs no Python object. Layouts: ClickHouse, src/DataTypes/S
 """
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
@@ -207,37 +208,45 @@ def _column(spec: str) -> _Column:
     raise EngineError(Code.UNKNOWN_TYPE, f"Type {spec} cannot be sent here; convert it, for example with toString")
 
 
-def copy_string(source: Reader, sink: Writer) -> str:
-    """Copies one length-prefixed string and returns it."""
-    raw = source.read(read_varint(source))
-    sink.write_strings((raw,))
-    return raw.decode()
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """How the frame changes on the way of a block from source to sink.
+
+    `read_flags`, `write_flags`: a serialisation flag stands behind each type name (the protocol from revision
+    54454 on). `specs`: the types to write, by position, in place of those read; of the same layout.
+    """
+
+    read_flags: bool
+    write_flags: bool
+    specs: tuple[str, ...] | None = None
 
 
-def copy_columns(
-    shape: tuple[int, int], source: Reader, sink: Writer, flags: tuple[bool, bool]
-) -> list[tuple[str, str]]:
+def copy_columns(shape: tuple[int, int], source: Reader, sink: Writer, framing: Framing) -> list[tuple[str, str]]:
     """Copies the columns of one block; `shape` is (columns, rows), already read by the caller.
 
-    `flags` tells for (source, sink) whether a serialisation flag stands behind each type name (the protocol
-    from revision 54454 on). Returns names and types.
+    Returns names and types as written.
     """
     columns, rows = shape
     write_varint(columns, sink)
     write_varint(rows, sink)
     header = []
-    for _ in range(columns):
-        name, spec = copy_string(source, sink), copy_string(source, sink)
-        header.append((name, spec))
-        if flags[0] and source.read(1) != b"\x00":
+    for index in range(columns):
+        name, spec = _read_text(source), _read_text(source)
+        header.append((name, framing.specs[index] if framing.specs is not None else spec))
+        sink.write_strings(tuple(text.encode() for text in header[-1]))
+        if framing.read_flags and source.read(1) != b"\x00":
             raise EngineError(Code.NOT_IMPLEMENTED, f"Column {name} uses a custom serialization")
-        if flags[1]:
+        if framing.write_flags:
             sink.write(b"\x00")
         if rows:
             column = _column(spec)
             column.prefix(source, sink)
             column.data(rows, source, sink)
     return header
+
+
+def _read_text(source: Reader) -> str:
+    return source.read(read_varint(source)).decode()
 
 
 def write_header(header: list[tuple[str, str]], sink: Writer) -> None:

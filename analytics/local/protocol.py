@@ -25,7 +25,7 @@ from clickhouse_driver.writer import write_binary_int32, write_binary_str, write
 
 from analytics.local.engine import BUFFER_BYTES, memory_reader
 from analytics.local.errors import Code, EngineError
-from analytics.local.native import Reader, Writer, copy_columns, write_header
+from analytics.local.native import Framing, Reader, Writer, copy_columns, write_header
 
 REVISION = defines.DBMS_MIN_PROTOCOL_VERSION_WITH_SERVER_QUERY_TIME_IN_PROGRESS
 _PROFILE_EVENTS = 14  # clickhouse-driver names it only in newer packet tables
@@ -144,7 +144,7 @@ class Wire:
         BlockInfo().read(source)
         columns, rows = int(read_varint(source)), int(read_varint(source))
         if columns:
-            copy_columns((columns, rows), source, sink, flags=(True, False))
+            copy_columns((columns, rows), source, sink, Framing(read_flags=True, write_flags=False))
         return table, columns, rows
 
     # What the server sends
@@ -181,9 +181,13 @@ class Wire:
         write_header(header, self._start_block())
         self._end_block()
 
-    def send_chunk(self, data: bytes, has_header: bool) -> int:
-        """Sends Native data as data packets (behind their header unless `has_header`); returns the rows sent."""
+    def send_chunk(self, data: bytes, has_header: bool, specs: tuple[str, ...] | None = None) -> int:
+        """Sends Native data as data packets (behind their header unless `has_header`); returns the rows sent.
+
+        `specs` are the columns' types where they differ from those in `data`.
+        """
         source: Any = memory_reader(data)
+        framing = Framing(read_flags=False, write_flags=True, specs=specs)
         total = 0
         while True:
             shape = int(read_varint(source)), int(read_varint(source))
@@ -191,12 +195,12 @@ class Wire:
                 # Names and types stand between the columns' data, so the first block is copied before it is sent.
                 copied = io.BytesIO()
                 buffer = CompressedBufferedWriter(copied, BUFFER_BYTES)
-                self.send_header(copy_columns(shape, source, buffer, flags=(False, True)))
+                self.send_header(copy_columns(shape, source, buffer, framing))
                 buffer.flush()
                 self._start_block().write(copied.getvalue())
                 has_header = True
             else:
-                copy_columns(shape, source, self._start_block(), flags=(False, True))
+                copy_columns(shape, source, self._start_block(), framing)
             self._end_block()
             total += shape[1]
             if source.position == source.current_buffer_size:

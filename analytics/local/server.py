@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 from clickhouse_driver.protocol import ClientPacketTypes
@@ -24,6 +24,7 @@ _HELLO_TIMEOUT_SECONDS = 10.0
 _TRANSFER_TIMEOUT_SECONDS = 300.0
 _WATCH_INTERVAL_SECONDS = 0.1
 _CANCEL_BYTE = bytes([ClientPacketTypes.CANCEL])
+_SHORT_DATETIME = b"\x08DateTime"  # a type name behind its length
 _GONE = (EOFError, OSError)
 
 
@@ -92,7 +93,6 @@ class _Running:
     sock: socket.socket
     tag: str
     is_canceled_by_client: bool = False
-    is_reported: bool = field(default=False)
 
 
 class _Watcher(threading.Thread):
@@ -130,7 +130,7 @@ class _Watcher(threading.Thread):
                 self._changed.wait_for(lambda: self._running or self._is_stopping)
                 if self._is_stopping:
                     return
-                running = [each for each in self._running if not each.is_reported]
+                running = list(self._running)
             for each in running:
                 self._look(each)
             time.sleep(_WATCH_INTERVAL_SECONDS)
@@ -147,9 +147,9 @@ class _Watcher(threading.Thread):
         with self._changed:
             if running not in self._running or first not in (b"", _CANCEL_BYTE):
                 return
-            running.is_reported = True
             running.is_canceled_by_client = first == _CANCEL_BYTE
         try:
+            # Again at each look: the engine may not have registered the query yet.
             self._engine.cancel(running.tag)
         except Exception as error:
             log.warning("cancel_failed", tag=running.tag, error=str(error))
@@ -302,10 +302,13 @@ class _Answer:
 
     def _stream(self, statement: Statement, query: Query) -> None:
         rows = blocks = size_bytes = 0
+        specs: tuple[str, ...] | None = None
         chunks = self._session.stream(statement, query.params)
         try:
             for chunk in chunks:
-                rows += self._wire.send_chunk(chunk.data, has_header=blocks > 0)
+                if not blocks:
+                    specs = self._full_specs(statement, query, chunk)
+                rows += self._wire.send_chunk(chunk.data, has_header=blocks > 0, specs=specs)
                 blocks += 1
                 size_bytes += len(chunk.data)
                 self._progress(chunk)
@@ -314,6 +317,15 @@ class _Answer:
         if not blocks:
             self._wire.send_header(self._session.header(statement, query.params))
         self._wire.send_profile_info(rows, blocks, size_bytes)
+
+    def _full_specs(self, statement: Statement, query: Query, chunk: Chunk) -> tuple[str, ...] | None:
+        """The Native format names DateTime('UTC') only DateTime, as for the oldest clients; the rest is as it was."""
+        if _SHORT_DATETIME not in chunk.data:
+            return None
+        try:
+            return tuple(spec for _, spec in self._session.header_aside(statement, query.params))
+        except EngineError:
+            return None  # a temporary table's: the values are right, their time zone is not told
 
     def _rows(self, statement: Statement, query: Query) -> None:
         chunk = self._session.run(statement, query.params)
