@@ -8,19 +8,28 @@ import io
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import fastavro
 from fastavro.schema import parse_schema
 
 from schemas import errors
 from schemas.registry import Registry, bundled
-from schemas.walk import check_indexes
+from schemas.walk import check_body, names_type
 
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 _HEADER: Final = struct.Struct(">bI")
 
 Record = dict[str, Any]
+
+
+class _Reader(NamedTuple):
+    """What a schema id stands for. has_int: fastavro reads ints as longs, so strict reading must look at them."""
+
+    name: str
+    schema: Any
+    schema_id: int
+    has_int: bool
 
 
 class Codec:
@@ -34,7 +43,7 @@ class Codec:
     def __init__(self, registry: Registry | None = None) -> None:
         self._registry = registry or bundled()
         self._writers: dict[str, tuple[bytes, Any]] = {}
-        self._readers: dict[int, tuple[str, Any]] = {}
+        self._readers: dict[int, _Reader] = {}
 
     def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
         """The record in the wire format, by the latest schema of that name."""
@@ -60,22 +69,17 @@ class Codec:
 
     def decode(self, data: bytes | None, *names: str) -> Record:
         """The record of a value that our own roles wrote. `names`: the schemas that may stand here; none means any."""
-        record, _, _ = self._decode(data, names)
-        return record
+        return self._decode(data, names)[0]
 
     def decode_strict(self, data: bytes | None, *names: str) -> Record:
         """The record of a value that anybody may have written."""
-        record, schema, schema_id = self._decode(data, names)
+        record, reader = self._decode(data, names)
         assert data is not None
         again = io.BytesIO()
-        fastavro.schemaless_writer(again, schema, record)
-        if again.getvalue() != data[_HEADER.size :]:
+        fastavro.schemaless_writer(again, reader.schema, record)
+        if reader.has_int or again.getvalue() != data[_HEADER.size :]:
             # Either a legal other spelling (blocks with sizes) or a negative index that fastavro lets pass.
-            try:
-                check_indexes(schema, data[_HEADER.size :])
-            except errors.CodecError as error:
-                error.schema_id = schema_id
-                raise
+            _check(reader, data)
         return record
 
     def schema_id(self, data: bytes | None) -> int | None:
@@ -86,9 +90,9 @@ class Codec:
 
     def name_of(self, data: bytes) -> str:
         """Which record a value holds, without decoding its body."""
-        return self._reader(data)[0]
+        return self._reader(data).name
 
-    def _reader(self, data: bytes | None) -> tuple[str, Any, int]:
+    def _reader(self, data: bytes | None) -> _Reader:
         if not data:
             raise errors.EmptyMessage
         if len(data) > MAX_MESSAGE_BYTES:
@@ -103,27 +107,40 @@ class Codec:
             version = self._registry.by_id(schema_id)
             if version is None:
                 raise errors.UnknownSchemaId(f"{schema_id}", schema_id=schema_id)
-            found = self._readers[schema_id] = (version.name, _parse(version.text))
-        return found[0], found[1], schema_id
+            schema = _parse(version.text)
+            found = _Reader(version.name, schema, schema_id, names_type(schema, "int"))
+            self._readers[schema_id] = found
+        return found
 
-    def _decode(self, data: bytes | None, names: tuple[str, ...]) -> tuple[Record, Any, int]:
-        name, schema, schema_id = self._reader(data)
+    def _decode(self, data: bytes | None, names: tuple[str, ...]) -> tuple[Record, _Reader]:
+        reader = self._reader(data)
+        name, schema_id = reader.name, reader.schema_id
         if names and name not in names:
             raise errors.UnexpectedSchema(f"{name}; expected {' or '.join(names)}", schema_id=schema_id)
         assert data is not None
         body = io.BytesIO(data)
         body.seek(_HEADER.size)
         try:
-            record: Any = fastavro.schemaless_reader(body, schema, None)
+            record: Any = fastavro.schemaless_reader(body, reader.schema, None)
         except EOFError as error:
             raise errors.TruncatedMessage(name, schema_id=schema_id) from error
-        except IndexError as error:
+        except IndexError as error:  # a bad index, or fastavro's way to say that a varint's bytes ended
+            _check(reader, data)
             raise errors.IndexOutOfRange(name, schema_id=schema_id) from error
         except Exception as error:  # bad UTF-8, overflow, wrong lengths: one family for the caller
             raise errors.InvalidField(f"{name}: {error!r}", schema_id=schema_id) from error
         if body.tell() != len(data):
             raise errors.TrailingBytes(f"{name}: {len(data) - body.tell()} of them", schema_id=schema_id)
-        return record, schema, schema_id
+        return record, reader
+
+
+def _check(reader: _Reader, data: bytes) -> None:
+    """Walks the body; raises the CodecError that says what is wrong with it."""
+    try:
+        check_body(reader.schema, data[_HEADER.size :])
+    except errors.CodecError as error:
+        error.schema_id = reader.schema_id
+        raise
 
 
 def _parse(text: str) -> Any:

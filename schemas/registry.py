@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Protocol
+from importlib.resources.abc import Traversable
+from typing import Any, Final, Protocol
 
 from fastavro.schema import to_parsing_canonical_form
 
@@ -19,6 +20,8 @@ from schemas.errors import RegistryError
 
 AVRO = resources.files("schemas") / "avro"
 LOCK = resources.files("schemas") / "ids.lock.json"
+MAX_CACHED_IDS: Final = 4096
+MAX_SCHEMA_ID: Final = 2**31 - 1  # registries count in signed 32 bits and refuse more as a bad request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +59,13 @@ class BundledRegistry:
     Raises RegistryError when a schema file differs from what the lock says was published.
     """
 
-    def __init__(self) -> None:
-        lock: Mapping[str, Any] = json.loads(LOCK.read_text())
+    def __init__(self, avro: Traversable = AVRO, lock_file: Traversable = LOCK) -> None:
+        lock: Mapping[str, Any] = json.loads(lock_file.read_text())
         self._by_id: dict[int, SchemaVersion] = {}
         self._latest: dict[str, SchemaVersion] = {}
         for key, entry in lock.items():
             name, _, version = key.rpartition("/v")
-            text = (AVRO / name / f"v{version}.avsc").read_text()
+            text = (avro / name / f"v{version}.avsc").read_text()
             if canonical_sha256(text) != entry["sha256"]:
                 raise RegistryError(f"{key} was published and has changed since; add v{int(version) + 1}.avsc instead")
             found = SchemaVersion(name=name, version=int(version), schema_id=entry["id"], text=text)
@@ -84,7 +87,7 @@ class BundledRegistry:
 
 
 class HttpRegistry:
-    """A Confluent-compatible registry. Our schemas are looked up under the subject `<record>-value`'s text,
+    """A Confluent-compatible registry. Our schemas are looked up by their text under the subject `meshyard.<record>`,
     and registered when the registry does not have them yet and lets us.
     """
 
@@ -112,16 +115,29 @@ class HttpRegistry:
         return self._latest[name]
 
     def by_id(self, schema_id: int) -> SchemaVersion | None:
+        if schema_id > MAX_SCHEMA_ID:
+            return None
         if schema_id not in self._by_id:
+            if len(self._by_id) >= MAX_CACHED_IDS:  # strangers choose the ids; only a few can be ours
+                self._by_id.clear()
             answer = self._call("GET", f"schemas/ids/{schema_id}", None)
-            found = None
-            if answer is not None:
-                wanted = canonical_sha256(answer["schema"])
-                for ours in self._bundled.all():
-                    if canonical_sha256(ours.text) == wanted:
-                        found = SchemaVersion(name=ours.name, version=ours.version, schema_id=schema_id, text=ours.text)
-            self._by_id[schema_id] = found
+            self._by_id[schema_id] = None if answer is None else self._ours(schema_id, answer)
         return self._by_id[schema_id]
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def _ours(self, schema_id: int, answer: Mapping[str, Any]) -> SchemaVersion | None:
+        """The bundled version that a registry's schema is, None if it is somebody else's."""
+        try:
+            wanted = canonical_sha256(answer["schema"])
+        except Exception:  # a Protobuf or JSON schema of another team: as foreign to us as an unknown id
+            return None
+        for ours in self._bundled.all():
+            if canonical_sha256(ours.text) == wanted:
+                return SchemaVersion(name=ours.name, version=ours.version, schema_id=schema_id, text=ours.text)
+        return None
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any] | None:
         import httpx
@@ -134,7 +150,10 @@ class HttpRegistry:
             return None
         if answer.status_code >= 400:
             raise RegistryError(f"{self._client.base_url}{path}: HTTP {answer.status_code}")
-        found: dict[str, Any] = answer.json()
+        try:
+            found: dict[str, Any] = answer.json()
+        except ValueError as error:
+            raise RegistryError(f"{self._client.base_url}{path}: the answer is no JSON") from error
         return found
 
 

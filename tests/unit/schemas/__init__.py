@@ -1,0 +1,1 @@
+"""Tests of `schemas`: examples, lint, hostile bytes, registry, states, topics."""

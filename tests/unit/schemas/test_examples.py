@@ -1,0 +1,123 @@
+"""Every example message is a test case."""
+
+import json
+from typing import Any
+
+import pytest
+
+from schemas import errors, events
+from schemas.codec import Codec
+from schemas.jobs import TERMINAL_TRANSITIONS, Transition
+from schemas.pipelines import PIPELINES
+from schemas.registry import bundled
+from tests.unit.schemas.examples import ALL, RECORDS, each_example, each_record, load, schema_text
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec()
+
+
+@each_record
+def test_a_record_has_a_minimal_and_a_full_example(record: str) -> None:
+    assert {"minimal", "full"} <= {name for owner, name in ALL if owner == record}
+
+
+@each_example
+def test_an_example_survives_both_ways_of_reading(codec: Codec, record: str, name: str) -> None:
+    example = load(record, name)
+    data = codec.encode(record, example)
+    assert codec.decode(data, record) == example
+    assert codec.decode_strict(data, record) == example
+    assert codec.decode(data) == example
+    assert codec.name_of(data) == record
+    assert codec.schema_id(data) == bundled().latest(record).schema_id
+
+
+@each_example
+def test_an_example_shows_every_field(record: str, name: str) -> None:
+    assert list(load(record, name)) == [field["name"] for field in json.loads(schema_text(record))["fields"]]
+
+
+@each_record
+def test_a_full_example_sets_what_a_minimal_one_leaves_open(record: str) -> None:
+    minimal, full = load(record, "minimal"), load(record, "full")
+    assert minimal != full
+    open_fields = {field for field, value in minimal.items() if value in (None, [], {}, "")}
+    filled = {field for field, value in full.items() if value not in (None, [], {}, "")}
+    assert not open_fields or open_fields & filled
+
+
+@each_record
+def test_a_record_without_one_of_its_fields_is_refused(codec: Codec, record: str) -> None:
+    example = load(record, "minimal")
+    required = next(field for field, value in example.items() if value is not None)
+    del example[required]
+    with pytest.raises(errors.InvalidRecord, match=record):
+        codec.encode(record, example)
+
+
+@each_record
+def test_a_record_is_not_read_where_another_belongs(codec: Codec, record: str) -> None:
+    data = codec.encode(record, load(record, "minimal"))
+    others = [name for name in RECORDS if name != record]
+    with pytest.raises(errors.UnexpectedSchema, match=record) as caught:
+        codec.decode(data, *others)
+    assert caught.value.schema_id == bundled().latest(record).schema_id
+    assert codec.decode(data, *others, record) == load(record, "minimal")
+
+
+def test_ids_in_examples_are_the_ones_that_our_code_makes() -> None:
+    for name in ("minimal", "full", "failed"):
+        event = load("job_event", name)
+        transition = Transition(event["transition"])
+        final = transition in TERMINAL_TRANSITIONS
+        identity: tuple[str | None, int] = (None, 0) if final else (event["stage"], event["attempt"])
+        assert event["event_id"] == events.event_id(event["job_id"], *identity, event["transition"])
+    for name in ("minimal", "full"):
+        for item in load("work_batch", name)["items"]:
+            assert item["dispatch_id"] == events.dispatch_id(item["job_id"], item["stage"], item["attempt"])
+
+
+def test_examples_of_inbox_entries_show_every_kind_with_its_own_member() -> None:
+    member = {
+        "stage_ready": "ready",
+        "stage_settled": "settled",
+        "slot_joined": "slot",
+        "slot_lost": "slot",
+        "cancel": "cancel",
+        "tenant_changed": "tenant",
+        "tick": None,
+    }
+    entries: list[dict[str, Any]] = load("inbox_batch", "full")["entries"]
+    assert {entry["kind"] for entry in entries} == set(member)
+    for entry in entries:
+        filled = {field for field, value in entry.items() if field not in ("kind", "at") and value is not None}
+        assert filled == ({member[entry["kind"]]} - {None})
+
+
+def test_examples_name_pipelines_and_stages_that_exist() -> None:
+    records = [load(record, name) for record, name in ALL if record in ("job_requested", "job_event")]
+    records += load("work_batch", "full")["items"]
+    for record in records:
+        pipeline = PIPELINES[record["pipeline_id"]]
+        assert pipeline.workflow == record["workflow"]
+        if record.get("stage") is not None:
+            assert pipeline.stage_index(record["stage"]) == record["stage_index"]
+            assert record["stage_count"] == len(pipeline.stages)
+
+
+def test_a_record_over_the_size_limit_is_not_written(codec: Codec) -> None:
+    example = load("job_requested", "full") | {"prompt": "x" * (256 * 1024)}
+    with pytest.raises(errors.MessageTooLarge):
+        codec.encode("job_requested", example)
+
+
+def test_a_dead_letter_may_hold_a_record_that_was_too_large(codec: Codec) -> None:
+    example = load("dead_letter", "full") | {"value": b"\x00" * (300 * 1024)}
+    assert len(codec.encode_large("dead_letter", example)) > 300 * 1024
+
+
+def test_an_unknown_record_name_is_a_registry_error(codec: Codec) -> None:
+    with pytest.raises(errors.RegistryError, match="known: admission_answer"):
+        codec.encode("no_such_record", {})
