@@ -38,7 +38,7 @@ def configure_logs(style: str | None) -> None:
     )
 
 
-def main() -> int:
+def main(worker_class: type[Worker] = Worker) -> int:
     """Runs a worker until SIGTERM; the exit code: 0 drained, 1 failed or fenced, 2 bad settings."""
     parser = argparse.ArgumentParser(prog="python -m inference", description="Run the worker of one slot.")
     parser.add_argument("--pool", help="the slot's pool (default: MESHYARD_POOL)")
@@ -54,7 +54,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     try:
-        worker = Worker(settings, kafka, store, Codec(registry_from_url(kafka.registry_url)))
+        worker = worker_class(settings, kafka, store, Codec(registry_from_url(kafka.registry_url)))
         stop_on_signals(worker)
         return worker.run()
     except (ChildWillNotLoad, KafkaException, RegistryError) as error:

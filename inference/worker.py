@@ -7,7 +7,7 @@ partition ends, append SlotJoined. Short results that come close together are se
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
@@ -40,6 +40,8 @@ SETTLE_TOGETHER: Final = 64
 OWNERSHIP_SECONDS: Final = 30.0  # a slot that commits nothing asks so often whether it is still its own
 OPEN_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 1.0
+# While the child loads, nobody hears of the older life: the slot monitor may fence the slot, which means us then.
+STALE_PRODUCER_SECONDS: Final = 5.0
 # Brokers that will answer later.
 _UNREACHABLE: Final = frozenset(
     {
@@ -51,8 +53,6 @@ _UNREACHABLE: Final = frozenset(
     }
 )
 
-SlotProducerFactory = Callable[[KafkaSettings, int, Consumer], SlotProducer]
-
 
 class StopRequested(Exception):
     """The worker was told to stop while it waited for the brokers."""
@@ -60,6 +60,8 @@ class StopRequested(Exception):
 
 class Worker:
     """Runs one slot until `stop` is called or the slot is fenced."""
+
+    slot_producer: type[SlotProducer] = SlotProducer
 
     def __init__(
         self,
@@ -69,14 +71,12 @@ class Worker:
         codec: Codec,
         *,
         clock: Clock | None = None,
-        slot_producer: SlotProducerFactory = SlotProducer,
     ) -> None:
         self._settings = settings
         self._kafka = kafka
         self._store = store
         self._codec = codec
         self._clock = clock or SystemClock()
-        self._slot_producer = slot_producer
         self._consumer = Consumer(consumer_config(kafka, work_group(kafka.domain)))
         self._plain = Producer(producer_config(kafka))
         self._outbox = Outbox(self._plain, codec, domain=kafka.domain)
@@ -86,6 +86,7 @@ class Worker:
         self._finished: list[Finished] = []
         self._oldest_finished = 0.0
         self._joined = False
+        self._opened_at = 0.0
         self._owned_at = 0.0
         self._stop_at: float | None = None
 
@@ -140,8 +141,7 @@ class Worker:
             self._join()
         else:
             self._read(0 if self._finished or self._intake.waiting else IDLE_SECONDS)
-            if not self._intake.waiting:
-                self._wait_for_child(0)  # an idle child may have died
+            self._wait_for_child(0)  # an idle child may have died
         self._begin_next()
         if self._settle_is_due():
             self._settle()
@@ -247,9 +247,10 @@ class Worker:
         Raises StopRequested, KafkaException.
         """
         while self._stop_at is None:
-            producer = self._slot_producer(self._kafka, self._settings.slot, self._consumer)
+            producer = self.slot_producer(self._kafka, self._settings.slot, self._consumer)
             try:
                 producer.open(OPEN_SECONDS)
+                self._opened_at = time.monotonic()
                 return producer
             except KafkaException as error:
                 producer.close()
@@ -273,6 +274,9 @@ class Worker:
                 return
             self._consumer.assign([place])
             self._intake = Intake(self._settings.slot, self._epoch, place.offset)
+        if time.monotonic() - self._opened_at > STALE_PRODUCER_SECONDS:
+            self._producer.close()
+            self._producer = self._open_producer()
         now = self._clock.now_ms()
         self._producer.commit(self._outbox.slot_change("slot_joined", self._who, self._settings.serves, now), None)
         self._owned_at = time.monotonic()

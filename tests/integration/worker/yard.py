@@ -1,4 +1,4 @@
-"""The worker's surroundings in its tests: the test writes work as the scheduler does, and reads what the worker says."""
+"""The worker's surroundings in its tests: they write work as the scheduler does, and read what the worker says."""
 
 import os
 import subprocess
@@ -104,7 +104,7 @@ class Yard:
         self.heartbeats = Reader(bootstrap, HEARTBEATS, 1, "slot_heartbeat")
         self.dead = Reader(bootstrap, DEAD, 1, "dead_letter")
         self.producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
-        self._codec = Codec()
+        self.codec = Codec()
         self._clock = SystemClock()
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class Yard:
             {"kind": "cancel", "job_id": i["job_id"], "stage": i["stage"], "attempt": i["attempt"]} for i in cancel
         ]
         batch = {"slot": slot, "epoch": epoch, "items": list(items), "controls": controls}
-        self.dispatch_raw(slot, self._codec.encode("work_batch", batch))
+        self.dispatch_raw(slot, self.codec.encode("work_batch", batch))
 
     def dispatch_raw(self, slot: int, value: bytes) -> None:
         """Writes any bytes to a slot's work partition."""

@@ -1,0 +1,102 @@
+"""Files between a real object store in a folder and a stage."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from inference.artefacts import ArtefactError, Scratch, fetch_inputs, store_results
+from inference.channel import MadeArtefact
+from inference.work import Artefact
+from streams.objects import ObjectStore
+from tests.unit.worker.items import item
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(f"file://{tmp_path}/objects")
+
+
+def put(store: ObjectStore, key: str, data: bytes, role: str = "mesh") -> Artefact:
+    return Artefact(
+        role=role, uri=store.put(key, data), sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), media_type="x/y"
+    )
+
+
+def test_the_newest_artefact_of_a_role_is_fetched(store: ObjectStore, tmp_path: Path) -> None:
+    artefacts = [put(store, "j/a", b"old"), put(store, "j/b", b"field", "field"), put(store, "j/c", b"new")]
+    files = fetch_inputs(store, artefacts, tmp_path)
+    assert {role: path.read_bytes() for role, path in files.items()} == {"mesh": b"new", "field": b"field"}
+
+
+@pytest.mark.parametrize(
+    ("change", "error_class"),
+    [
+        ({"sha256": "0" * 64}, "transient"),
+        ({"bytes": 4}, "transient"),
+        ({"uri": "file:///elsewhere/x"}, "invalid"),
+    ],
+)
+def test_a_wrong_input_is_not_handed_on(
+    store: ObjectStore, tmp_path: Path, change: dict[str, str | int], error_class: str
+) -> None:
+    good = put(store, "j/a", b"abc")
+    wrong = Artefact(**{**good.record(), **change})
+    with pytest.raises(ArtefactError) as caught:
+        fetch_inputs(store, [wrong], tmp_path)
+    assert caught.value.error_class == error_class
+
+
+def test_a_missing_input_may_come_back(store: ObjectStore, tmp_path: Path) -> None:
+    gone = put(store, "j/a", b"abc")
+    store.delete("j/a")
+    with pytest.raises(ArtefactError) as caught:
+        fetch_inputs(store, [gone], tmp_path)
+    assert caught.value.error_class == "transient"
+
+
+def test_results_are_stored_by_content_and_listed_in_the_manifest(store: ObjectStore, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(b"{}")
+    earlier = put(store, "j/a", b"abc")
+    work = item("j", "texture", 2, artefacts=[earlier.record()])
+    made = [MadeArtefact(role="result", path=str(path), media_type="application/json")]
+    (kept,) = store_results(store, work, made, {"faces": 12}, tmp_path)
+    digest = hashlib.sha256(b"{}").hexdigest()
+    assert (kept.role, kept.sha256, kept.bytes) == ("result", digest, 2)
+    assert store.key_of(kept.uri) == f"j/texture/2/{digest}"
+    assert json.loads(store.get("j/texture/2/manifest.json")) == {
+        "job_id": "j",
+        "stage": "texture",
+        "attempt": 2,
+        "inputs": [earlier.record()],
+        "artefacts": [kept.record()],
+        "figures": {"faces": 12},
+    }
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "absent"])
+def test_a_file_that_is_not_the_stages_own_is_its_defect(store: ObjectStore, tmp_path: Path, name: str) -> None:
+    out_dir = tmp_path / "out"
+    out_dir.mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"secret")
+    made = [MadeArtefact(role="result", path=str(out_dir / name), media_type="x/y")]
+    with pytest.raises(ArtefactError) as caught:
+        store_results(store, item(), made, {}, out_dir)
+    assert caught.value.error_class == "crash"
+
+
+def test_scratch_leaves_nothing_behind(tmp_path: Path) -> None:
+    root = tmp_path / "slot-1"
+    (root / "7").mkdir(parents=True)  # a killed predecessor's
+    scratch = Scratch(root)
+    assert list(root.iterdir()) == []
+    inputs, results = scratch.open(7)
+    assert results == scratch.results(7)
+    (inputs / "0").write_bytes(b"x")
+    scratch.drop(7)
+    scratch.drop(7)
+    assert list(root.iterdir()) == []
+    scratch.close()
+    assert not root.exists()
