@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise CommandError("no broker known: start a stack with `meshyard up` or set MESHYARD_KAFKA_BOOTSTRAP")
         env["MESHYARD_KAFKA_BOOTSTRAP"] = stack.kafka
     settings = KafkaSettings.from_env(env)
+    if not any(_is_open(server) for server in settings.bootstrap.split(",")):
+        raise CommandError(f"no broker answers at {settings.bootstrap}; check MESHYARD_KAFKA_BOOTSTRAP")
     topics = catalogue(domains=(settings.domain,))
     console = Console(soft_wrap=True)
     try:
@@ -51,3 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
     except KafkaException as error:
         raise CommandError(f"the broker at {settings.bootstrap} refused: {error.args[0].str()}") from error
     return 0
+
+
+def _is_open(server: str) -> bool:
+    """Whether somebody listens there. Asked first, because librdkafka tells each failed try on the screen."""
+    import socket
+
+    host, _, port = server.strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), 5.0).close()
+    except (OSError, ValueError):
+        return False
+    return True
