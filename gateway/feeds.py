@@ -145,7 +145,7 @@ class Feed:
         last_told = ""
         while not self._stop.is_set():
             try:
-                metadata = consumer.list_topics(timeout=2)
+                metadata = consumer.list_topics(timeout=1)
             except KafkaException as error:
                 missing = f"the broker does not answer: {error.args[0].str()}"
             else:

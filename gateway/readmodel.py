@@ -81,10 +81,14 @@ class JobRow:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredJob:
-    """A job with its distinct events in the order of jobs.events."""
+    """A job with its distinct events in the order of jobs.events.
+
+    accepted: admission has accepted it, though its first event has not been read yet.
+    """
 
     row: JobRow
     events: tuple[StoredEvent, ...]
+    accepted: bool = False
 
 
 @dataclass(kw_only=True)

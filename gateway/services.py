@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final, ParamSpec, TypeVar
 
 import structlog
@@ -167,13 +168,15 @@ class Services:
 
     async def stored_job(self, job: JobKey) -> StoredJob:
         """A user's job, also one that was stored a moment ago. Raises Problem not_found."""
+        recent = self.hub.recent(job)  # before the read: it is forgotten once the read model has more to say
         stored = await self.read(self.read_model.job, *job)
-        if stored is not None:
-            return stored
-        recent = self.hub.recent(job)
         if recent is None:
-            raise not_found()
-        return StoredJob(row=request_row(recent[0]), events=())
+            if stored is None:
+                raise not_found()
+            return stored
+        if stored is None:
+            stored = StoredJob(row=request_row(recent[0]), events=())
+        return replace(stored, accepted=recent[1])
 
     async def job(self, job: JobKey) -> JobJson:
         """A user's job as it is now. Raises Problem not_found."""
@@ -195,8 +198,7 @@ class Services:
     def fold(self, stored: StoredJob) -> JobFold:
         """The job's state; `queued` as soon as admission has said so to this gateway."""
         folded = fold(stored.events)
-        recent = self.hub.recent((stored.row.user_id, stored.row.job_id))
-        if folded.state is JobState.SUBMITTED and recent is not None and recent[1]:
+        if folded.state is JobState.SUBMITTED and stored.accepted:
             return JobFold(state=JobState.QUEUED)
         return folded
 

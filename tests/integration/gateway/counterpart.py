@@ -70,7 +70,9 @@ class Counterpart:
         self.put_tenant(user_id, [key], scopes)
         return text
 
-    def put_tenant(self, user_id: str, keys: list[Record], scopes: tuple[str, ...] = ("jobs", "synthetic")) -> None:
+    def put_tenant(
+        self, user_id: str, keys: list[Record], scopes: tuple[str, ...] = ("jobs", "synthetic")
+    ) -> None:
         self._put(
             TENANTS,
             user_id,
@@ -205,6 +207,11 @@ class Counterpart:
         elif outcome == "rejected":
             self.put_event(
                 job_event(
-                    record, Transition.REJECTED, at=now_ms(), stage_count=3, error_class=code, error_message="refused"
+                    record,
+                    Transition.REJECTED,
+                    at=now_ms(),
+                    stage_count=3,
+                    error_class=code,
+                    error_message="refused",
                 )
             )
