@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from obstore.exceptions import BaseError
 
 from inference.channel import MadeArtefact
 from inference.work import Artefact, WorkItem
 from streams.objects import ForeignUri, ObjectMissing, ObjectStore
+
+SMALL_BYTES: Final = 256 * 1024  # such files are read once and stored in one call
 
 
 class ArtefactError(Exception):
@@ -23,28 +27,35 @@ class ArtefactError(Exception):
 
 
 class Scratch:
-    """A slot's private folder; each attempt has a folder of its own in it and leaves nothing behind."""
+    """A slot's private folder: one subfolder for a run's inputs, one for its results, emptied after each run.
+
+    Making and removing folders for each run cost more than the rest of a short run.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._generation = 0
         shutil.rmtree(root, ignore_errors=True)  # a killed predecessor's
-        root.mkdir(parents=True)
+        self.renew()
 
-    def open(self, run_id: int) -> tuple[Path, Path]:
-        """Fresh folders for inputs and results of a run."""
-        inputs, results = self._root / str(run_id) / "in", self.results(run_id)
-        inputs.parent.mkdir()
-        inputs.mkdir()
-        results.mkdir()
-        return inputs, results
+    def renew(self) -> None:
+        """Other folders from now on: what a killed child's own children may still write does not meet the next run."""
+        shutil.rmtree(self._root / str(self._generation), ignore_errors=True)
+        self._generation += 1
+        self.inputs = self._root / str(self._generation) / "in"
+        self.results = self._root / str(self._generation) / "out"
+        self.inputs.mkdir(parents=True)
+        self.results.mkdir()
 
-    def results(self, run_id: int) -> Path:
-        """Where a run's stage writes."""
-        return self._root / str(run_id) / "out"
-
-    def drop(self, run_id: int) -> None:
-        """Removes a run's folders; absent ones are no error."""
-        shutil.rmtree(self._root / str(run_id), ignore_errors=True)
+    def clear(self) -> None:
+        """Removes a run's files."""
+        for folder in (self.inputs, self.results):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path, ignore_errors=True)
+                    else:
+                        os.unlink(entry.path)
 
     def close(self) -> None:
         """Removes everything."""
@@ -66,16 +77,13 @@ def store_results(
 ) -> tuple[Artefact, ...]:
     """Stores the files, then the manifest that names them. Raises ArtefactError."""
     prefix = f"{item.job_id}/{item.stage}/{item.attempt}"
+    home = os.path.realpath(out_dir)
     stored = []
     try:
         for file in made:
-            path = Path(file.path)
-            if not path.resolve().is_relative_to(out_dir.resolve()):
+            if not os.path.realpath(file.path).startswith(f"{home}/"):
                 raise ArtefactError("crash", f"stage {item.stage} named a file outside its folder")
-            kept = store.put_file(prefix, path, file.media_type)
-            stored.append(
-                Artefact(role=file.role, uri=kept.uri, sha256=kept.sha256, bytes=kept.bytes, media_type=kept.media_type)
-            )
+            stored.append(_store(store, prefix, file))
         manifest = {
             "job_id": item.job_id,
             "stage": item.stage,
@@ -90,6 +98,17 @@ def store_results(
     except (OSError, BaseError) as error:
         raise ArtefactError("transient", "the object store took no files; the attempt is repeated") from error
     return tuple(stored)
+
+
+def _store(store: ObjectStore, prefix: str, file: MadeArtefact) -> Artefact:
+    path = Path(file.path)
+    if path.stat().st_size > SMALL_BYTES:
+        kept = store.put_file(prefix, path, file.media_type)
+        return Artefact(role=file.role, uri=kept.uri, sha256=kept.sha256, bytes=kept.bytes, media_type=kept.media_type)
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    uri = store.put(f"{prefix}/{digest}", data)
+    return Artefact(role=file.role, uri=uri, sha256=digest, bytes=len(data), media_type=file.media_type)
 
 
 def _fetch(store: ObjectStore, artefact: Artefact, path: Path) -> Path:

@@ -18,8 +18,6 @@ from streams.clock import Clock
 log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS: Final = 1.0
-# The slot monitor gives a slot up after 10 s of silence; a worker that was silent for nearly so long must ask.
-LEASE_SECONDS: Final = 8.0
 
 State = Literal["loading", "idle", "busy", "stopping"]
 
@@ -36,7 +34,11 @@ class SlotView:
 
 
 class Heartbeat:
-    """Beats from `start` to `stop`. `view` is called from the beating thread and must be cheap and safe there."""
+    """Beats from `start` to `stop`.
+
+    lease_seconds: after so long a silence the slot may have been given up. `view` is called from the beating thread and
+    must be cheap and safe there.
+    """
 
     def __init__(
         self,
@@ -47,12 +49,14 @@ class Heartbeat:
         domain: str,
         slot: int,
         pool: str,
+        lease_seconds: float,
         view: Callable[[], SlotView],
     ) -> None:
         self._producer = producer
         self._codec = codec
         self._clock = clock
         self._fixed = {"domain": domain, "slot": slot, "pool": pool}
+        self._lease_seconds = lease_seconds
         self._view = view
         self._wake = threading.Condition()
         self._asked = False
@@ -75,7 +79,7 @@ class Heartbeat:
         """Whether acknowledged beats were so far apart since the last call that the slot may have been given up."""
         gap = self._gap_seconds
         self._gap_seconds = 0.0
-        return gap >= LEASE_SECONDS
+        return gap >= self._lease_seconds
 
     def stop(self) -> None:
         """Beats no more. The last beat is on its way when this returns."""

@@ -40,4 +40,4 @@ class ProgressMeter:
             return None
         self._told_at = now
         self._news = False
-        return 100 * (self._begin + (self._end - self._begin) * self._fraction), self._message
+        return round(100 * (self._begin + (self._end - self._begin) * self._fraction), 2), self._message

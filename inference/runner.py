@@ -98,8 +98,7 @@ class Runner:
             heard_at=now,
         )
         try:
-            inputs, out_dir = self._scratch.open(self._run_id)
-            files = fetch_inputs(self._store, item.artefacts, inputs) if item.artefacts else {}
+            files = fetch_inputs(self._store, item.artefacts, self._scratch.inputs) if item.artefacts else {}
             self._child.send(
                 Run(
                     run_id=self._run_id,
@@ -113,7 +112,7 @@ class Runner:
                     formats=item.formats,
                     parameters=item.parameters,
                     inputs={role: str(path) for role, path in files.items()},
-                    out_dir=str(out_dir),
+                    out_dir=str(self._scratch.results),
                 )
             )
         except ArtefactError as error:
@@ -153,7 +152,6 @@ class Runner:
         if self._current is None:
             return
         log.warning("abandoned", dispatch_id=self._current.item.dispatch_id)
-        self._scratch.drop(self._current.run_id)
         self._current = None
         self._child.kill()
         self._start_child()
@@ -191,9 +189,8 @@ class Runner:
         return None
 
     def _store_results(self, current: _Current, done: Done) -> Ending:
-        out_dir = self._scratch.results(current.run_id)
         try:
-            made = store_results(self._store, current.item, done.artefacts, done.figures, out_dir)
+            made = store_results(self._store, current.item, done.artefacts, done.figures, self._scratch.results)
         except ArtefactError as error:
             log.warning("results_not_stored", dispatch_id=current.item.dispatch_id, exc_info=True)
             return Failed(error_class=error.error_class, message=error.message)
@@ -238,14 +235,15 @@ class Runner:
     def _end(self, ending: Ending) -> Finished:
         current = self._current
         assert current is not None
-        self._scratch.drop(current.run_id)
         self._current = None
+        self._scratch.clear()
         return Finished(item=current.item, started_at=current.started_at, ended_at=self._clock.now_ms(), ending=ending)
 
     def _start_child(self) -> None:
         self._ready = False
         self._load_tries += 1
         self._started = time.monotonic()
+        self._scratch.renew()
         self._child = ChildProcess()
         try:
             self._child.send(Load(serves=self._settings.serves))

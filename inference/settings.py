@@ -19,7 +19,7 @@ class WorkerSettings:
     a GPU. data_dir: its scratch files. stage_timeout_seconds: a longer attempt is killed (error class timeout).
     load_timeout_seconds: how long the child may take to load. silence_seconds: a child that says nothing for so long
     while it works is stuck. drain_seconds: what a running stage gets to end after SIGTERM. cancel_grace_seconds: what
-    it gets to stop after a cancel.
+    it gets to stop after a cancel. slot_grace_seconds: after so long a silence the slot monitor gives the slot up.
     """
 
     pool: str
@@ -32,6 +32,7 @@ class WorkerSettings:
     silence_seconds: float = 120.0
     drain_seconds: float = 20.0
     cancel_grace_seconds: float = 2.0
+    slot_grace_seconds: float = 10.0
 
     @classmethod
     def from_env(
@@ -60,6 +61,7 @@ class WorkerSettings:
             stage_timeout_seconds=positive_int(env, "MESHYARD_STAGE_TIMEOUT_SECONDS", 600),
             load_timeout_seconds=positive_int(env, "MESHYARD_LOAD_TIMEOUT_SECONDS", 300),
             drain_seconds=positive_int(env, "MESHYARD_DRAIN_SECONDS", 20),
+            slot_grace_seconds=positive_int(env, "MESHYARD_SLOT_GRACE_SECONDS", 10),
         )
 
 

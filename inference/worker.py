@@ -332,6 +332,8 @@ class Worker:
             domain=self._kafka.domain,
             slot=self._settings.slot,
             pool=self._settings.pool,
+            # The slot monitor gives a slot up after the grace; a worker that was silent for nearly so long must ask.
+            lease_seconds=0.8 * self._settings.slot_grace_seconds,
             view=self._view,
         )
 

@@ -77,14 +77,14 @@ def test_a_fenced_worker_ends_and_nothing_of_it_is_visible(yard: Yard) -> None:
 
 def test_a_worker_that_slept_past_its_lease_finds_out_that_it_was_given_up(yard: Yard) -> None:
     slot = 13
-    with yard.worker(slot) as process:
+    with yard.worker(slot, MESHYARD_SLOT_GRACE_SECONDS="3") as process:
         item = yard.item(parameters=LONG)
         yard.dispatch(slot, yard.joined(slot), item)
         yard.transitions(item, 1)
         os.kill(process.pid, signal.SIGSTOP)
         try:
             _fence(yard, slot)
-            time.sleep(9)  # longer than its lease
+            time.sleep(3)  # longer than its lease
         finally:
             os.kill(process.pid, signal.SIGCONT)
         assert process.wait(WAIT_SECONDS) == 1, "long before its stage ends"

@@ -66,7 +66,8 @@ def test_three_stages_make_a_job(yard: Yard, epoch: int) -> None:
     assert manifest["artefacts"] == artefacts[2:]
     result = json.loads(store.get(store.key_of(artefacts[2]["uri"])))
     assert (result["stage"], result["inputs"]) == ("texture", ["result"])
-    assert not list(Path(yard.folder, "data", "scratch", f"slot-{SLOT}").iterdir())
+    scratch = Path(yard.folder, "data", "scratch", f"slot-{SLOT}")
+    assert not [path for path in scratch.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.artefacts import ArtefactError, Scratch, fetch_inputs, store_results
+from inference.artefacts import SMALL_BYTES, ArtefactError, Scratch, fetch_inputs, store_results
 from inference.channel import MadeArtefact
 from inference.work import Artefact
 from streams.objects import ObjectStore
@@ -76,6 +76,15 @@ def test_results_are_stored_by_content_and_listed_in_the_manifest(store: ObjectS
     }
 
 
+def test_large_files_are_stored_alike(store: ObjectStore, tmp_path: Path) -> None:
+    path = tmp_path / "mesh.bin"
+    path.write_bytes(bytes(SMALL_BYTES + 1))
+    (kept,) = store_results(store, item(), [MadeArtefact(role="mesh", path=str(path), media_type="x/y")], {}, tmp_path)
+    digest = hashlib.sha256(bytes(SMALL_BYTES + 1)).hexdigest()
+    assert (kept.sha256, kept.bytes, kept.media_type) == (digest, SMALL_BYTES + 1, "x/y")
+    assert store.key_of(kept.uri) == f"job-1/generate/1/{digest}"
+
+
 @pytest.mark.parametrize("name", ["../elsewhere", "absent"])
 def test_a_file_that_is_not_the_stages_own_is_its_defect(store: ObjectStore, tmp_path: Path, name: str) -> None:
     out_dir = tmp_path / "out"
@@ -91,12 +100,23 @@ def test_scratch_leaves_nothing_behind(tmp_path: Path) -> None:
     root = tmp_path / "slot-1"
     (root / "7").mkdir(parents=True)  # a killed predecessor's
     scratch = Scratch(root)
-    assert list(root.iterdir()) == []
-    inputs, results = scratch.open(7)
-    assert results == scratch.results(7)
-    (inputs / "0").write_bytes(b"x")
-    scratch.drop(7)
-    scratch.drop(7)
-    assert list(root.iterdir()) == []
+    assert not (root / "7").exists()
+    (scratch.inputs / "0").write_bytes(b"x")
+    (scratch.results / "folder").mkdir()
+    (scratch.results / "folder" / "file").write_bytes(b"x")
+    (scratch.results / "link").symlink_to(tmp_path)
+    scratch.clear()
+    assert [list(folder.iterdir()) for folder in (scratch.inputs, scratch.results)] == [[], []]
     scratch.close()
     assert not root.exists()
+    assert tmp_path.exists()
+
+
+def test_a_new_childs_folders_are_others(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path / "slot-1")
+    old = scratch.results
+    (old / "late").write_bytes(b"x")
+    scratch.renew()
+    assert not old.exists()
+    assert scratch.results != old
+    assert list(scratch.results.iterdir()) == []
