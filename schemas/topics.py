@@ -1,4 +1,7 @@
-"""The catalogue of topics: who writes and reads each, what it holds, how it is kept. Auto-creation is off."""
+"""The catalogue of topics: who writes and reads each, what it holds, how it is kept. Auto-creation is off.
+
+`python -m schemas.topics` prints it as the table that stands in docs/architecture.md.
+"""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -144,3 +147,37 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
         ),
     ]  # fmt: skip
     return topics
+
+
+def _kept(topic: Topic) -> str:
+    if topic.compacted:
+        return "newest of each key"
+    if topic.retention_ms == FOREVER:
+        return "for ever"
+    days, hours = divmod(topic.retention_ms // HOUR_MS, 24)
+    return f"{days} d" if days else f"{hours} h"
+
+
+def markdown_table(topics: list[Topic]) -> str:
+    """The topics as a table for the documentation."""
+    lines = [
+        "| topic | key | partitions | value | kept | written by | read by | what it is |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for topic in topics:
+        cells = (
+            f"`{topic.name}`",
+            topic.key,
+            "P" if topic.partitions is None else str(topic.partitions),
+            f"`{topic.record}`" if topic.record else "Faust's own",
+            _kept(topic),
+            ", ".join(topic.producers),
+            ", ".join(topic.consumers),
+            topic.doc,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown_table(catalogue()), end="")
