@@ -1,8 +1,6 @@
 """`python -m inference --pool P --slot N [--synthetic]`: one slot's worker."""
 
 import argparse
-import logging
-import os
 import sys
 
 import structlog
@@ -15,27 +13,10 @@ from schemas.codec import Codec
 from schemas.errors import RegistryError
 from schemas.registry import registry_from_url
 from streams.kafka.settings import KafkaSettings, SettingsError
+from streams.logs import configure_logs
 from streams.objects import ObjectStore
 
 log = structlog.get_logger("inference")
-
-
-def configure_logs(style: str | None) -> None:
-    """One line an event on standard error: `json` (the default) or `console`."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if style == "console" else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 def main(worker_class: type[Worker] = Worker) -> int:
@@ -45,7 +26,7 @@ def main(worker_class: type[Worker] = Worker) -> int:
     parser.add_argument("--slot", type=int, help="the slot's number, from 0 (default: MESHYARD_SLOT)")
     parser.add_argument("--synthetic", action="store_true", help="serve the synthetic pipeline; loads no torch")
     arguments = parser.parse_args()
-    configure_logs(os.environ.get("MESHYARD_LOG_FORMAT"))
+    configure_logs("worker")
     try:
         settings = WorkerSettings.from_env(pool=arguments.pool, slot=arguments.slot, synthetic=arguments.synthetic)
         kafka = KafkaSettings.from_env()
