@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,8 @@ from gateway.cli.target import Target
 
 FINAL_STATES: Final = frozenset({"succeeded", "failed", "canceled", "aborted", "rejected"})
 RETRY_SECONDS: Final = 0.5
+UNAVAILABLE_SECONDS: Final = 30.0
+"""How long to repeat a request that is answered with 503."""
 EVENT_SILENCE_SECONDS: Final = 40.0
 """The gateway sends a comment each 15 s; a stream that is silent for longer is dead."""
 
@@ -25,6 +28,7 @@ class Api:
 
     def __init__(self, target: Target) -> None:
         self._url = target.url
+        self._patience_seconds = target.patience_seconds
         self._client = httpx.Client(
             base_url=target.url, headers={"Authorization": f"Bearer {target.key}"}, timeout=httpx.Timeout(30.0)
         )
@@ -38,8 +42,9 @@ class Api:
         self._client.close()
 
     def submit(self, request: Mapping[str, object], idempotency_key: str | None = None) -> Job:
-        """POST /v1/jobs; returns the job as the gateway tells it."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        """POST /v1/jobs; returns the job as the gateway tells it. Without a key it makes one of its own, so that
+        asking again after a lost answer makes no second job."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return self._call("POST", "/v1/jobs", json=dict(request), headers=headers)
 
     def job(self, job_id: str) -> Job:
@@ -88,7 +93,9 @@ class Api:
                     yield event, data
                     if event != "job.progress" and data.get("state") in FINAL_STATES:
                         return
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ApiError) as error:
+                if isinstance(error, ApiError) and error.status != 503:
+                    raise
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > give_up_seconds:
                     raise CommandError(f"the gateway at {self._url} does not answer: {error}") from error
@@ -108,17 +115,38 @@ class Api:
                 raise _problem(response)
             yield from parse_events(response.iter_lines())
 
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """An answer; asks again while the gateway starts (503) or, on a stack that is known to run, is away.
+
+        Every request of ours may be repeated: reads, cancels, and submissions by their key.
+        """
+        began = time.monotonic()
+        while True:
+            waited = time.monotonic() - began
+            try:
+                response = self._client.request(method, path, **options)
+            except httpx.HTTPError as error:
+                if waited >= self._patience_seconds:
+                    raise CommandError(f"the gateway at {self._url} does not answer: {error}") from error
+                time.sleep(RETRY_SECONDS)
+                continue
+            if response.status_code != 503 or waited >= UNAVAILABLE_SECONDS:
+                return response
+            time.sleep(_retry_after_seconds(response))
+
     def _call(self, method: str, path: str, **options: Any) -> Job:
-        try:
-            response = self._client.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise CommandError(f"the gateway at {self._url} does not answer: {error}") from error
+        response = self._ask(method, path, **options)
         if response.status_code >= 400:
             raise _problem(response)
         answer = response.json()
         if not isinstance(answer, dict):
             raise CommandError(f"the gateway at {self._url} answered with something else than an object")
         return answer
+
+
+def _retry_after_seconds(response: httpx.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    return min(5.0, float(text)) if text.isascii() and text.isdigit() else RETRY_SECONDS
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, str | None, Job]]:

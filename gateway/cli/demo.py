@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli.errors import CommandError, UsageError
 from gateway.cli.submit import prompt, seed
-from gateway.cli.target import Target, add_data_dir, data_dir_of, read_key
+from gateway.cli.target import LOCAL_PATIENCE_SECONDS, Target, add_data_dir, data_dir_of, read_key
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,7 +92,9 @@ def _make(arguments: argparse.Namespace, stack: "StackState", out: Path, console
     if arguments.seed is not None:
         request["seed"] = arguments.seed
     began = time.monotonic()
-    with Api(Target(url=stack.gateway, key=read_key(Path(stack.key_file)))) as api:
+    with Api(
+        Target(url=stack.gateway, key=read_key(Path(stack.key_file)), patience_seconds=LOCAL_PATIENCE_SECONDS)
+    ) as api:
         job = api.submit(request)
         _follow(api, job["id"], console)
         job = api.job(job["id"])
@@ -163,18 +165,21 @@ def _print_figures(url_file: Path, job_id: str, seconds: float, console: "Consol
                 sys.stderr.write(f"meshyard demo: no figures from ClickHouse: {problem}\n")
                 return
             time.sleep(0.1)
-        table = Table("stage", "wait", "run", "cost", title="From ClickHouse")
+        table = Table("stage", "attempt", "wait", "run", "cost", title="From ClickHouse")
         for row in analytics.query("job_stages", {"job_id": job_id}):
-            table.add_row(
-                row["stage"], f"{row['wait_seconds']:.2f} s", f"{row['run_seconds']:.2f} s", _dollars(row["cost_usd"])
-            )
+            times = (_seconds(row[name]) for name in ("wait_seconds", "run_seconds"))
+            table.add_row(row["stage"], str(row["attempt"]), *times, _dollars(row["cost_usd"]))
         whole = jobs[0]
-        table.add_row("end to end", "", f"{whole['seconds']:.2f} s", _dollars(whole["cost_usd"]), style="bold")
+        table.add_row("end to end", "", "", _seconds(whole["seconds"]), _dollars(whole["cost_usd"]), style="bold")
         console.print(table)
         console.print(f"From submission to the file on disk: {seconds:.2f} s", highlight=False)
     finally:
         analytics.close()
 
 
-def _dollars(value: float) -> str:
-    return f"${float(value):.6f}"
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
+
+
+def _dollars(value: float | None) -> str:
+    return "-" if value is None else f"${float(value):.6f}"

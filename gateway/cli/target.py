@@ -8,13 +8,19 @@ from pathlib import Path
 
 from gateway.cli.errors import CommandError, UsageError
 
+LOCAL_PATIENCE_SECONDS = 30.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where requests go and the key that goes with them."""
+    """Where requests go and the key that goes with them.
+
+    patience_seconds: how long to go on when nobody answers; a stack that is known to run brings its gateway back.
+    """
 
     url: str
     key: str = field(repr=False)
+    patience_seconds: float = 0.0
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +56,7 @@ def find_target(arguments: argparse.Namespace, env: Mapping[str, str] = os.envir
     key_file: Path | None = arguments.key_file
     if key_file is None and env.get("MESHYARD_KEY_FILE"):
         key_file = Path(env["MESHYARD_KEY_FILE"])
+    patience_seconds = 0.0
     if url is None or key_file is None:
         from gateway.supervisor.state import running
 
@@ -59,10 +66,11 @@ def find_target(arguments: argparse.Namespace, env: Mapping[str, str] = os.envir
             if url is not None:
                 raise UsageError("--key-file", "not given; name the file that holds your API key")
             raise CommandError(f"no stack runs on {data_dir}; start one with `meshyard up`, or give --url")
+        patience_seconds = LOCAL_PATIENCE_SECONDS if url is None else 0.0
         url, key_file = url or stack.gateway, key_file or Path(stack.key_file)
     if not url.startswith(("http://", "https://")):
         raise UsageError("--url", f"{url!r} is no address; give http://host:port")
-    return Target(url=url.rstrip("/"), key=read_key(key_file))
+    return Target(url=url.rstrip("/"), key=read_key(key_file), patience_seconds=patience_seconds)
 
 
 def read_key(key_file: Path) -> str:

@@ -90,6 +90,16 @@ def test_a_gateway_that_stays_away_is_told(gateway: Gateway) -> None:
         list(api.events("1", give_up_seconds=-1.0))
 
 
+def test_a_gateway_that_starts_or_is_away_is_asked_again_with_the_same_key(gateway: Gateway) -> None:
+    job = json.dumps(JOB)
+    gateway.answers = [(503, "", "{}"), (200, "", None), (202, "application/json", job)]
+    target = Target(url=f"http://127.0.0.1:{gateway.server_port}", key="my_key", patience_seconds=30.0)
+    with Api(target) as api:
+        assert api.submit({"prompt": "a chair"}) == JOB
+    assert len({headers["Idempotency-Key"] for _, headers in gateway.seen}) == 1
+    assert len(gateway.seen) == 3
+
+
 def test_a_problem_becomes_one_line(gateway: Gateway) -> None:
     problem = {"code": "rate_limited", "detail": "too many requests", "suggestion": "wait 3 s"}
     gateway.answers = [(429, "application/problem+json", json.dumps(problem))]
