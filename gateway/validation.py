@@ -65,7 +65,7 @@ _REMEDIES: Final[dict[str, str]] = {
     "reason": "give a text of at most 200 characters; or leave it out",
 }
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
-_PATH = re.compile(r" - at `(?:key in )?\$\.?([a-z_]*)")
+_PATH = re.compile(r" - at .*`\$\.([a-z_]+)")
 _UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
 
 

@@ -1,0 +1,209 @@
+"""Bodies and headers of POST /v1/jobs."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.problems import Problem
+from gateway.validation import (
+    MAX_SEED,
+    CancelBody,
+    JobBody,
+    idempotency_key,
+    parse_cancel,
+    parse_job,
+)
+from schemas.pipelines import PIPELINES
+
+GOOD: dict[str, Any] = {"workflow": "text-to-3d", "prompt": "a tall crimson armchair"}
+
+
+def parse(**more: object) -> JobBody:
+    return parse_job(json.dumps({**GOOD, **more}).encode())[0]
+
+
+def refusal(data: bytes) -> Problem:
+    with pytest.raises(Problem) as caught:
+        parse_job(data)
+    return caught.value
+
+
+def test_the_least_body_gets_the_defaults() -> None:
+    body, pipeline = parse_job(json.dumps(GOOD).encode())
+    assert pipeline is PIPELINES["assembly"]
+    assert (body.quality, body.formats, body.parameters, body.job_type) == ("standard", ["glb"], {}, "model")
+    assert body.seed is None
+    assert body.model_version is None
+
+
+def test_every_field_is_taken() -> None:
+    given_body = {
+        "pipeline_id": "synthetic",
+        "model_version": "2",
+        "seed": MAX_SEED,
+        "quality": "high",
+        "formats": ["glb"],
+        "parameters": {"seconds.generate": "0.5"},
+        "job_type": "model",
+    }
+    body = parse(**given_body)
+    assert {name: getattr(body, name) for name in given_body} == given_body
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"workflow": "text-to-4d"}, "workflow"),
+        ({"workflow": 1}, "workflow"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "  "}, "prompt"),
+        ({"prompt": "x" * 2001}, "prompt"),
+        ({"prompt": "a\0b"}, "prompt"),
+        ({"prompt": "a\x1b[31mb"}, "prompt"),
+        ({"prompt": "a\nb"}, "prompt"),
+        ({"prompt": "a\u2028b"}, "prompt"),
+        ({"prompt": "a\ud800b"}, "prompt"),
+        ({"prompt": ["a"]}, "prompt"),
+        ({"pipeline_id": "none"}, "pipeline_id"),
+        ({"model_version": ""}, "model_version"),
+        ({"model_version": "x" * 65}, "model_version"),
+        ({"seed": -1}, "seed"),
+        ({"seed": MAX_SEED + 1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": "7"}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"quality": "best"}, "quality"),
+        ({"formats": []}, "formats"),
+        ({"formats": ["usdz"]}, "formats"),
+        ({"formats": ["glb"] * 9}, "formats"),
+        ({"formats": "glb"}, "formats"),
+        ({"parameters": {str(n): "" for n in range(33)}}, "parameters"),
+        ({"parameters": {"a": 1}}, "parameters"),
+        ({"parameters": {"": "a"}}, "parameters"),
+        ({"parameters": {"a" * 65: "a"}}, "parameters"),
+        ({"parameters": {"a": "b" * 257}}, "parameters"),
+        ({"parameters": {"a": "b\0"}}, "parameters"),
+        ({"job_type": "texture"}, "job_type"),
+        ({"user_id": "somebody"}, "user_id"),
+        ({"tier": "enterprise"}, "tier"),
+        ({"a" * 500: 1}, "a" * 64),
+        ({"a\nb": 1}, "a\\nb"),
+    ],
+)
+def test_an_error_names_the_field_and_the_remedy(more: dict[str, object], field: str) -> None:
+    problem = refusal(json.dumps({**GOOD, **more}).encode())
+    assert (problem.kind.status, problem.code, problem.field) == (422, "invalid_request", field)
+    assert problem.suggestion
+
+
+def test_a_missing_workflow_is_named() -> None:
+    problem = refusal(b'{"prompt": "a stool"}')
+    assert (problem.code, problem.field) == ("invalid_request", "workflow")
+
+
+def test_a_prompt_of_the_full_length_in_any_script_passes() -> None:
+    assert parse(prompt="椅" * 2000).prompt == "椅" * 2000
+    assert parse(prompt="כיסא אדום")
+
+
+def test_synthetic_jobs_need_no_prompt() -> None:
+    body, pipeline = parse_job(b'{"workflow": "text-to-3d", "pipeline_id": "synthetic"}')
+    assert body.prompt is None
+    assert pipeline.scope == "synthetic"
+
+
+def test_image_to_3d_is_not_yet_offered_whatever_else_it_says() -> None:
+    problem = refusal(b'{"workflow": "image-to-3d", "image_url": "https://example.com/a.png"}')
+    assert (problem.kind.status, problem.code) == (422, "not_offered")
+    assert "not yet offered" in problem.detail
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"seed": NaN}',
+        b'{"seed": Infinity}',
+        b'{"a": 1, "a": 2}',
+        b'{"parameters": {"x": "1", "x": "2"}}',
+        b"[" * 100_000,
+        b"9" * 5_000,
+    ],
+)
+def test_what_is_no_json_is_refused(data: bytes) -> None:
+    problem = refusal(data)
+    assert (problem.kind.status, problem.code) == (400, "invalid_json")
+
+
+def test_a_name_that_stands_twice_is_named() -> None:
+    assert refusal(b'{"workflow": "a", "seed": 1, "seed": 2}').field == "seed"
+
+
+def outcome(data: bytes) -> JobBody | Problem:
+    try:
+        return parse_job(data)[0]
+    except Problem as problem:
+        return problem
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_end_in_a_problem(data: bytes) -> None:
+    found = outcome(data)
+    assert isinstance(found, Problem)
+    assert found.kind.status in (400, 422)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_size=8), scalars, max_size=3)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(JobBody.__struct_fields__), values))
+def test_any_values_end_in_a_request_or_a_problem(fields: dict[str, object]) -> None:
+    found = outcome(json.dumps({**GOOD, **fields}).encode())
+    if isinstance(found, Problem):
+        assert (found.code, found.field is not None) == ("invalid_request", True)
+    else:
+        assert found.seed is None or 0 <= found.seed <= MAX_SEED
+
+
+def test_no_message_repeats_what_the_user_wrote() -> None:
+    for more in (
+        {"quality": "canary"},
+        {"prompt": "canary\0"},
+        {"workflow": "canary"},
+        {"formats": ["canary"]},
+    ):
+        problem = refusal(json.dumps({**GOOD, **more}).encode())
+        assert "canary" not in json.dumps(problem.body("id"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([], None), (["abc"], "abc"), (['"abc"'], "abc"), (["x" * 200], "x" * 200), (["a b"], "a b")],
+)
+def test_idempotency_keys(values: list[str], expected: str | None) -> None:
+    assert idempotency_key(values) == expected
+
+
+@pytest.mark.parametrize("values", [[""], ['""'], ["x" * 201], ["a", "a"], ["a\x00"], ["é"], ["a\r\nb"]])
+def test_bad_idempotency_keys(values: list[str]) -> None:
+    with pytest.raises(Problem) as caught:
+        idempotency_key(values)
+    assert (caught.value.code, caught.value.field) == ("invalid_header", "Idempotency-Key")
+
+
+def test_a_cancel_needs_no_body() -> None:
+    assert parse_cancel(b"") == parse_cancel(b" ") == CancelBody()
+    assert parse_cancel(b'{"reason": "wrong"}').reason == "wrong"
+    for bad in (b'{"reason": "a\\u0000"}', b'{"why": "x"}', b"[]", b'{"reason": 1}'):
+        with pytest.raises(Problem):
+            parse_cancel(bad)
