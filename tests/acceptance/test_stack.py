@@ -129,4 +129,4 @@ def test_ctrl_c_stops_everything_in_order(stack: RunningStack) -> None:
     state = stack.state()
     assert state["state"] == "stopped"
     assert {role["state"] for role in state["roles"]} == {"stopped"}
-    assert "killed" not in stack.log_file.read_text()
+    assert "role killed" not in stack.log_file.read_text()
