@@ -40,7 +40,9 @@ def main(worker_class: type[Worker] = Worker) -> int:
         return worker.run()
     except (ChildWillNotLoad, KafkaException, RegistryError) as error:
         log.error("worker_failed", error=str(error), slot=settings.slot)
-        return 1
+    except Exception:
+        log.exception("worker_failed", slot=settings.slot)
+    return 1
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError
 
 from inference.channel import MadeArtefact
 from inference.work import Artefact, WorkItem
-from streams.objects import ForeignUri, ObjectMissing, ObjectStore
+from streams.objects import ObjectMissing, ObjectStore
 
 SMALL_BYTES: Final = 256 * 1024  # such files are read once and stored in one call
 
@@ -93,6 +93,8 @@ def store_results(
             "figures": dict(figures),
         }
         store.put(f"{prefix}/manifest.json", json.dumps(manifest).encode())
+    except ValueError as error:
+        raise ArtefactError("invalid", "the job's id makes no name for objects") from error
     except FileNotFoundError as error:
         raise ArtefactError("crash", f"stage {item.stage} named a file that it did not write") from error
     except (OSError, BaseError) as error:
@@ -120,7 +122,7 @@ def _fetch(store: ObjectStore, artefact: Artefact, path: Path) -> Path:
                 digest.update(chunk)
                 size += len(chunk)
                 out.write(chunk)
-    except ForeignUri as error:
+    except ValueError as error:  # ForeignUri, or a path that is none
         raise ArtefactError("invalid", f"artefact {artefact.role} is foreign to this object store") from error
     except ObjectMissing as error:
         raise ArtefactError("transient", f"artefact {artefact.role} of an earlier stage is missing") from error

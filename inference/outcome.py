@@ -4,11 +4,15 @@ The worker writes these in one transaction; which ones they are follows the tabl
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from inference.work import Artefact, WorkItem
 from schemas.codec import Record
 from schemas.events import job_event
 from schemas.jobs import Transition, is_final_failure
+
+# A record has a size limit, and a message of more is no message.
+MESSAGE_CHARACTERS: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +161,7 @@ def _event(finished: Finished, transition: Transition, who: SlotIdentity) -> Rec
         pool=who.pool,
         resource_class=who.resource_class,
         error_class=ending.error_class if isinstance(ending, Failed) else None,
-        error_message=ending.message if isinstance(ending, Failed) else None,
+        error_message=ending.message[:MESSAGE_CHARACTERS] if isinstance(ending, Failed) else None,
     )
 
 

@@ -6,6 +6,7 @@ from inference.work import WorkItem
 from schemas.pipelines import PIPELINES
 
 INTERVAL_MS: Final = 500
+MESSAGE_CHARACTERS: Final = 200
 
 
 def stage_span(pipeline_id: str, stage_index: int, stage_count: int) -> tuple[float, float]:
@@ -31,7 +32,7 @@ class ProgressMeter:
     def tell(self, fraction: float, message: str) -> None:
         """Takes in what the stage says."""
         self._fraction = max(self._fraction, min(1.0, fraction))
-        self._message = message
+        self._message = message[:MESSAGE_CHARACTERS]
         self._news = True
 
     def due(self, now: int) -> tuple[float, str] | None:

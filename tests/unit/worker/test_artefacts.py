@@ -36,12 +36,17 @@ def test_the_newest_artefact_of_a_role_is_fetched(store: ObjectStore, tmp_path: 
         ({"sha256": "0" * 64}, "transient"),
         ({"bytes": 4}, "transient"),
         ({"uri": "file:///elsewhere/x"}, "invalid"),
+        ({"uri": "{store}/../x"}, "invalid"),
+        ({"uri": "{store}/a//x"}, "invalid"),
     ],
 )
 def test_a_wrong_input_is_not_handed_on(
     store: ObjectStore, tmp_path: Path, change: dict[str, str | int], error_class: str
 ) -> None:
     good = put(store, "j/a", b"abc")
+    change = {
+        name: str(value).format(store=store.base_url) if name == "uri" else value for name, value in change.items()
+    }
     wrong = Artefact(**{**good.record(), **change})
     with pytest.raises(ArtefactError) as caught:
         fetch_inputs(store, [wrong], tmp_path)
@@ -83,6 +88,12 @@ def test_large_files_are_stored_alike(store: ObjectStore, tmp_path: Path) -> Non
     digest = hashlib.sha256(bytes(SMALL_BYTES + 1)).hexdigest()
     assert (kept.sha256, kept.bytes, kept.media_type) == (digest, SMALL_BYTES + 1, "x/y")
     assert store.key_of(kept.uri) == f"job-1/generate/1/{digest}"
+
+
+def test_a_job_id_does_not_lead_out_of_the_store(store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError) as caught:
+        store_results(store, item("../../x"), [], {}, tmp_path)
+    assert caught.value.error_class == "invalid"
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "absent"])

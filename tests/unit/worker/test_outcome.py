@@ -92,6 +92,13 @@ def test_an_error_is_told_in_both_events() -> None:
         assert (event["error_class"], event["error_message"]) == ("permanent", "no such colour")
 
 
+def test_a_message_without_end_is_cut() -> None:
+    ending = Failed(error_class="permanent", message="x" * 300_000)
+    for event in job_events(Finished(item=item(), started_at=0, ended_at=1, ending=ending), WHO):
+        assert len(event["error_message"]) == 1000
+        Codec().encode("job_event", event)
+
+
 def test_an_item_canceled_before_it_began_has_no_times() -> None:
     done = Finished(item=item(), started_at=None, ended_at=9, ending=Canceled())
     (event,) = job_events(done, WHO)
