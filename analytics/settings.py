@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.topics import DEAD, EVENTS
+
 _DEFAULT_URL = "clickhouse://default@127.0.0.1:9000/default"
 
 
@@ -63,3 +65,40 @@ def whole_number(environ: Mapping[str, str], variable: str, default: int, limit:
     if not text.isascii() or not text.isdigit() or int(text) > limit:
         raise SettingsError(variable, f"{text!r} is not a whole number from 0 to {limit}")
     return int(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkSettings:
+    """The sink. `sink_id` is its static membership in the group: a restart has its partitions back at once.
+
+    A block closes after `linger_ms`, `block_rows` rows or `block_bytes` bytes of values.
+    """
+
+    clickhouse_url: str = field(repr=False)
+    topic: str = EVENTS
+    dead_topic: str = DEAD
+    group: str = "meshyard-sink"
+    sink_id: str = "sink-0"
+    linger_ms: int = 1000
+    block_rows: int = 10_000
+    block_bytes: int = 8_388_608
+    prices_file: Path | None = None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "SinkSettings":
+        """Reads MESHYARD_CLICKHOUSE_URL, MESHYARD_SINK_* and MESHYARD_PRICES_FILE. Raises SettingsError."""
+        prices_file = environ.get("MESHYARD_PRICES_FILE", "")
+        block_rows = whole_number(environ, "MESHYARD_SINK_BLOCK_ROWS", cls.block_rows, 1_000_000)
+        if not block_rows:
+            raise SettingsError("MESHYARD_SINK_BLOCK_ROWS", "must be at least 1")
+        return cls(
+            clickhouse_url=clickhouse_url(environ),
+            topic=environ.get("MESHYARD_SINK_TOPIC", cls.topic),
+            dead_topic=environ.get("MESHYARD_SINK_DEAD_TOPIC", cls.dead_topic),
+            group=environ.get("MESHYARD_SINK_GROUP", cls.group),
+            sink_id=environ.get("MESHYARD_SINK_ID", cls.sink_id),
+            linger_ms=whole_number(environ, "MESHYARD_SINK_LINGER_MS", cls.linger_ms, 60_000),
+            block_rows=block_rows,
+            block_bytes=cls.block_bytes,
+            prices_file=Path(prices_file) if prices_file else None,
+        )

@@ -13,8 +13,8 @@ import structlog
 
 from analytics.local.errors import DataDirectoryLockedError
 from analytics.local.lock import DirectoryLock
-from analytics.logs import configure_logs
 from analytics.settings import ServerSettings, SettingsError
+from streams.logs import configure_logs
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the server until a signal comes."""
-    configure_logs()
+    configure_logs("clickhouse")
     parser = argparse.ArgumentParser(prog="python -m analytics.local", description="Embedded ClickHouse server")
     parser.add_argument("--data-dir", help="default: MESHYARD_CLICKHOUSE_DATA_DIR")
     parser.add_argument("--port", help="default: MESHYARD_CLICKHOUSE_PORT, else any free port")

@@ -27,7 +27,7 @@ class ServerProcess:
     """The embedded server as a child process. Started by the constructor, which returns when it is ready."""
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str] | None = None) -> None:
-        self.password = secrets.token_urlsafe(12)
+        self.password = (environ or {}).get("MESHYARD_CLICKHOUSE_PASSWORD", secrets.token_urlsafe(12))
         self._log: IO[bytes] = (data_dir.parent / f"{data_dir.name}.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "analytics.local", "--data-dir", str(data_dir)],
