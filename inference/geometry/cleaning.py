@@ -5,19 +5,19 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from inference.geometry.mesh import Ints, Mesh, MeshInvalidError
+from inference.geometry.mesh import Ints, Mesh, MeshInvalidError, without_folds
 
 
 def clean(mesh: Mesh, least_component: float = 0.01) -> Mesh:
     """Merge equal vertices, drop degenerate and repeated faces, components with a smaller share of the
-    faces than `least_component`, and vertices that nothing uses. A watertight mesh stays as it is, but
+    faces than `least_component`, and vertices that nothing uses. A manifold mesh stays as it is, but
     for small components.
 
     Raises `MeshInvalidError` when the mesh is broken or nothing is left.
     """
     mesh.check()
     first, faces = np.arange(len(mesh.vertices)), mesh.faces
-    if not mesh.is_watertight():  # else merging could only tear it: sheets that touch are no fault
+    if not mesh.is_manifold():  # else merging could only tear it: sheets that touch are no fault
         first, faces = _merged(mesh)
     if len(faces):
         faces = faces[_large_components(faces, len(first), least_component)]
@@ -43,21 +43,6 @@ def _merged(mesh: Mesh) -> tuple[npt.NDArray[np.int64], Ints]:
     faces = without_folds(faces[kept])
     _, single = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
     return first, faces[np.sort(single)]
-
-
-def without_folds(faces: Ints) -> Ints:
-    """The faces without pairs that have the same corners and look in opposite directions: together they
-    enclose nothing."""
-    if not len(faces):
-        return faces
-    least = faces.argmin(1)
-    rows = np.arange(len(faces))
-    turned = np.stack([faces[rows, (least + step) % 3] for step in range(3)], 1)  # starts at its least vertex
-    forward = turned[:, 1] < turned[:, 2]
-    _, group = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    ahead, back = np.bincount(group, forward), np.bincount(group, ~forward)
-    return faces[(ahead[group] == 0) | (back[group] == 0)]
 
 
 def components(faces: Ints, vertices: int) -> Ints:

@@ -64,11 +64,37 @@ class Mesh:
         return normals
 
     def is_watertight(self) -> bool:
+        """True when every edge has as many faces on one side as on the other: there is no border."""
+        forward, backward = self._half_edges()
+        return bool(np.array_equal(forward, backward))
+
+    def is_manifold(self) -> bool:
         """True when every edge has exactly one face on each side."""
+        forward, backward = self._half_edges()
+        return bool(np.array_equal(forward, backward)) and bool((np.diff(forward) > 0).all())
+
+    def _half_edges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Every face's edges as one sorted number each, in the faces' direction and against it."""
         edges = self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
         forward = edges[:, 0] * len(self.vertices) + edges[:, 1]
         backward = edges[:, 1] * len(self.vertices) + edges[:, 0]
-        return len(np.unique(forward)) == len(forward) and bool(np.array_equal(np.sort(forward), np.sort(backward)))
+        return np.sort(forward), np.sort(backward)
+
+
+def without_folds(faces: Ints) -> Ints:
+    """The faces without pairs that have the same corners and look in opposite directions: together they
+    enclose nothing."""
+    if not len(faces):
+        return faces
+    least = faces.argmin(1)
+    rows = np.arange(len(faces))
+    turned = np.stack([faces[rows, (least + step) % 3] for step in range(3)], 1)  # starts at its least vertex
+    forward = turned[:, 1] < turned[:, 2]
+    _, group = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    ahead, back = np.bincount(group, forward), np.bincount(group, ~forward)
+    kept: Ints = faces[(ahead[group] == 0) | (back[group] == 0)]
+    return kept
 
 
 def save(mesh: Mesh, path: Path) -> None:

@@ -50,22 +50,28 @@ def unwrap(mesh: Mesh, texture_size: int) -> Unwrapped:
         faces=corners,
         uvs=uvs,
         normals=normals,
-        tangents=_tangents(vertices, corners, uvs, normals),
+        tangents=vertex_tangents(vertices, corners, uvs, normals),
         charts=int(atlas.chart_count),
     )
 
 
 def vertex_normals(vertices: Floats, faces: Ints) -> Floats:
-    """Unit normals (V, 3), each face weighted by its angle at the vertex (Thürmer & Wüthrich 1998)."""
+    """Unit normals (V, 3): the faces' own, each weighted by its angle at the vertex."""
     corners = vertices[faces].astype(np.float64)  # (F, 3, 3)
-    face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    face /= np.maximum(np.linalg.norm(face, axis=1, keepdims=True), 1e-30)
+    face = _unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+    return gather_normals(vertices, faces, np.repeat(face[:, None], 3, 1))
+
+
+def gather_normals(vertices: Floats, faces: Ints, at_corners: _Doubles) -> Floats:
+    """Unit normals (V, 3) from normals at the faces' corners (F, 3, 3), each weighted by the face's angle
+    there (Thürmer & Wüthrich 1998)."""
+    corners = vertices[faces].astype(np.float64)  # (F, 3, 3)
     total = np.zeros((len(vertices), 3))
     for corner in range(3):
         left = _unit(corners[:, (corner + 1) % 3] - corners[:, corner])
         right = _unit(corners[:, (corner + 2) % 3] - corners[:, corner])
         angle = np.arccos(np.clip(np.einsum("nd,nd->n", left, right), -1.0, 1.0))
-        np.add.at(total, faces[:, corner], face * angle[:, None])
+        np.add.at(total, faces[:, corner], at_corners[:, corner] * angle[:, None])
     bare = np.linalg.norm(total, axis=1) < 1e-12
     total[bare] = (0.0, 1.0, 0.0)
     return _unit(total).astype(np.float32)
@@ -76,7 +82,7 @@ def _unit(vectors: _Doubles) -> _Doubles:
     return vectors / np.maximum(lengths, 1e-30)
 
 
-def _tangents(vertices: Floats, faces: Ints, uvs: Floats, normals: Floats) -> Floats:
+def vertex_tangents(vertices: Floats, faces: Ints, uvs: Floats, normals: Floats) -> Floats:
     """Per vertex: the direction of growing u, at right angles to the normal. w makes `cross(N, T) * w` point
     to the upper edge of the image (shrinking v), which is where a glTF normal map has its +Y."""
     p, q = vertices[faces].astype(np.float64), uvs[faces].astype(np.float64)

@@ -26,7 +26,7 @@ class TextureStage:
         from inference.export import glb
         from inference.geometry import mesh as meshes
         from inference.geometry import preview
-        from inference.geometry.bake import bake
+        from inference.geometry.bake import bake, with_exact_normals
         from inference.geometry.primitives import InvalidPrimitives, read_json
         from inference.geometry.unwrap import unwrap
 
@@ -41,6 +41,7 @@ class TextureStage:
         except (InvalidPrimitives, meshes.MeshInvalidError) as error:
             raise StageError("permanent", f"the inputs cannot be used: {error}") from error
         context.progress(0.25, "baking textures")
+        unwrapped = with_exact_normals(primitives, unwrapped)
         textures = bake(primitives, unwrapped, settings.texture_size)
         context.progress(0.6, "writing the GLB")
         glb_path, preview_path = stage_input.out_dir / "model.glb", stage_input.out_dir / "preview.png"

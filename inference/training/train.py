@@ -51,6 +51,7 @@ class TrainingConfig:
     average: float = 0.999
     absent_weight: float = 0.05
     threads: int = 2
+    checkpoint_every: int = 500
 
 
 def field_weights(fields: int) -> Tensor:
@@ -93,8 +94,11 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(config: TrainingConfig, checkpoint: Path) -> tuple[dict[str, Tensor], float]:
-    """Run (or go on with) the training; the averaged weights and the mean loss of the last 500 steps."""
+def train(config: TrainingConfig, checkpoint: Path, stop_after: int | None = None) -> tuple[dict[str, Tensor], float]:
+    """Run (or go on with) the training, up to step `stop_after` if that comes first.
+
+    Returns the averaged weights and the mean loss of the last 500 steps.
+    """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     net = AssemblyNet(AssemblyConfig())
@@ -112,7 +116,7 @@ def train(config: TrainingConfig, checkpoint: Path) -> tuple[dict[str, Tensor], 
     data = build(config.objects, config.seed, MiniLM())
     log.info("data_built", objects=config.objects, seconds=round(time.monotonic() - started, 1))
     started = time.monotonic()
-    for step in range(first, config.steps):
+    for step in range(first, min(config.steps, stop_after or config.steps)):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
         loss = loss_of(net, data, config, generator)
@@ -129,7 +133,7 @@ def train(config: TrainingConfig, checkpoint: Path) -> tuple[dict[str, Tensor], 
         if done % 50 == 0:
             seconds = (time.monotonic() - started) / (done - first)
             log.info("step", step=done, loss=round(sum(recent[-50:]) / 50, 5), seconds_a_step=round(seconds, 3))
-        if done % 500 == 0:
+        if done % config.checkpoint_every == 0:
             state = {"net": net.state_dict(), "average": average, "step": done, "recent": recent}
             state |= {"optimiser": optimiser.state_dict(), "generator": generator.get_state()}
             torch.save(state, checkpoint.with_suffix(".part"))
@@ -152,12 +156,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m inference.training.train", description=__doc__)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--stop-after", type=int, help="export after this step, before the schedule's end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     config = TrainingConfig(steps=arguments.steps, seed=arguments.seed, threads=arguments.threads)
-    average, loss = train(config, arguments.out.with_suffix(".checkpoint"))
+    average, loss = train(config, arguments.out.with_suffix(".checkpoint"), arguments.stop_after)
     log.info("trained", steps=config.steps, loss=round(loss, 5), sha256=export(average, arguments.out))
 
 
