@@ -36,6 +36,7 @@ class Codec:
     """Encodes and decodes records by name. One instance a process; it caches parsed schemas by id.
 
     encode(name, record) -> bytes: raises InvalidRecord when the record does not fit, MessageTooLarge over 256 kB.
+    Members that the schema does not have are left out, nullable ones that are missing are null.
     decode(data, *names) -> record: raises one CodecError subclass for each way in which `data` can be wrong.
     decode_strict does the same for bytes that strangers wrote: indexes are range-checked as well.
     """

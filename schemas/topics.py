@@ -81,7 +81,7 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
     for domain in domains:
         topics += [
             Topic(
-                name=schedule_topic(domain), key="job_id of the first entry", record="inbox_batch", partitions=1,
+                name=schedule_topic(domain), key="any", record="inbox_batch", partitions=1,
                 retention_ms=7 * DAY_MS, producers=("admission", "worker", "slot monitor", "scheduler (ticks)"),
                 consumers=("scheduler",),
                 doc="The scheduler's inbox: its journal as well; kept longer than its oldest snapshot.",

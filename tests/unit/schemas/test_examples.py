@@ -58,6 +58,21 @@ def test_a_record_without_one_of_its_fields_is_refused(codec: Codec, record: str
 
 
 @each_record
+def test_members_that_the_schema_does_not_have_are_left_out(codec: Codec, record: str) -> None:
+    example = load(record, "full")
+    assert codec.encode(record, example | {"not_in_the_schema": 1}) == codec.encode(record, example)
+
+
+@each_record
+def test_a_nullable_member_that_is_missing_is_null(codec: Codec, record: str) -> None:
+    nullable = [f["name"] for f in json.loads(schema_text(record))["fields"] if isinstance(f["type"], list)]
+    example = load(record, "full")
+    for field in nullable:
+        del example[field]
+    assert all(codec.decode(codec.encode(record, example))[field] is None for field in nullable)
+
+
+@each_record
 def test_a_record_is_not_read_where_another_belongs(codec: Codec, record: str) -> None:
     data = codec.encode(record, load(record, "minimal"))
     others = [name for name in RECORDS if name != record]
