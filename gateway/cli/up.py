@@ -43,7 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.slots + arguments.synthetic_slots > MOST_SLOTS:
         raise UsageError("--slots", f"more than {MOST_SLOTS} slots in all; give fewer")
-    settings = StackSettings.from_env(arguments.data_dir, arguments.slots, arguments.synthetic_slots)
+    settings = StackSettings.from_env(
+        arguments.data_dir, slots=arguments.slots, synthetic_slots=arguments.synthetic_slots
+    )
     configure("console")
     console = Console(stderr=True, soft_wrap=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM drains like Ctrl-C

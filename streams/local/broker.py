@@ -173,6 +173,8 @@ class Broker:
         properties.write_text(server_properties(listeners, log_dir))
         java = self._runtime()
         options = [f"-Xmx{self.settings.heap_mb}m", "-XX:+ExitOnOutOfMemoryError", *java.start_options()]
+        if self.settings.short_lived:
+            options.append("-XX:TieredStopAtLevel=1")
         self._process = spawn(
             java.command([*options, *self._java_properties()], "kafka.Kafka", [str(properties)]),
             environment={"PATH": os.defpath, "LANG": "C.UTF-8"},
