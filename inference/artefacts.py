@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -34,22 +35,29 @@ class Scratch:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._generation = 0
         shutil.rmtree(root, ignore_errors=True)  # a killed predecessor's
-        self.renew()
+        self._home = self._open()
 
     def renew(self) -> None:
-        """Other folders from now on: what a killed child's own children may still write does not meet the next run."""
-        shutil.rmtree(self._root / str(self._generation), ignore_errors=True)
-        self._generation += 1
-        self.inputs = self._root / str(self._generation) / "in"
-        self.results = self._root / str(self._generation) / "out"
-        self.inputs.mkdir(parents=True)
+        """Folders with names never used: what an older child of this slot, even another worker's, may still write
+        does not meet the next run."""
+        shutil.rmtree(self._home, ignore_errors=True)
+        self._home = self._open()
+
+    def _open(self) -> Path:
+        self._root.mkdir(parents=True, exist_ok=True)
+        home = Path(tempfile.mkdtemp(dir=self._root))
+        self.inputs = home / "in"
+        self.results = home / "out"
+        self.inputs.mkdir()
         self.results.mkdir()
+        return home
 
     def clear(self) -> None:
         """Removes a run's files."""
         for folder in (self.inputs, self.results):
+            if not folder.exists():  # a newer life of the slot has removed it
+                continue
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
@@ -58,8 +66,12 @@ class Scratch:
                         os.unlink(entry.path)
 
     def close(self) -> None:
-        """Removes everything."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        """Removes everything of its own; a successor's folders stay."""
+        shutil.rmtree(self._home, ignore_errors=True)
+        try:
+            self._root.rmdir()
+        except OSError:
+            pass
 
 
 def fetch_inputs(store: ObjectStore, artefacts: Sequence[Artefact], folder: Path) -> dict[str, Path]:

@@ -32,8 +32,10 @@ class ChildProcess:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,  # what libraries print belongs to the log
+                process_group=0,  # a group of its own, which ends with it
             )
         self._channel = Channel(ours)
+        self._ended: str | None = None
 
     @property
     def pid(self) -> int:
@@ -62,14 +64,25 @@ class ChildProcess:
         self._reap(0)
 
     def _reap(self, grace_seconds: float) -> str:
+        if self._ended is not None:  # its process id may be another's by now
+            return self._ended
         try:
             # A dying process closes its channel first: our own signal shall not hide the reason.
             code = self._process.wait(grace_seconds)
+            self._kill_group()
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill_group()
             code = self._process.wait()
         self._channel.close()
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        self._ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return self._ended
+
+    def _kill_group(self) -> None:
+        """With the child end the processes that it started."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def rss_bytes(pid: int) -> int:

@@ -184,6 +184,8 @@ class Runner:
                 )
             case Stopped(run_id=run_id) if current and run_id == current.run_id:
                 return self._end(Canceled())
+            case Progress() | Heartbeat():
+                pass  # the last word of a run that has ended
             case _:
                 log.warning("child_said_something_odd", kind=type(message).__name__)
         return None

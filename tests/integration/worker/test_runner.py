@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,15 @@ def test_a_killed_child_is_a_crash_and_the_next_one_serves(tmp_path: Path) -> No
         assert isinstance(ending, Failed)
         assert (ending.error_class, "SIGSEGV" in ending.message) == ("crash", True)
         assert isinstance(run(made, item("next")).ending, Succeeded)
+
+
+def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
+    with runner(tmp_path) as made:
+        assert made.start(item(parameters=LONG)) is None
+        # A process of the child's group, as a stage's helper is.
+        helper = subprocess.Popen(["/bin/sleep", "60"], process_group=made.child_pid)
+        made.abandon()
+        assert helper.wait(WAIT_SECONDS) == -signal.SIGKILL
 
 
 def test_a_child_that_dies_idle_is_replaced(tmp_path: Path) -> None:

@@ -131,3 +131,14 @@ def test_a_new_childs_folders_are_others(tmp_path: Path) -> None:
     assert not old.exists()
     assert scratch.results != old
     assert list(scratch.results.iterdir()) == []
+
+
+def test_two_lives_of_a_slot_share_no_folder(tmp_path: Path) -> None:
+    older = Scratch(tmp_path / "slot-1")
+    newer = Scratch(tmp_path / "slot-1")
+    assert older.results != newer.results
+    assert not older.results.exists()
+    older.clear()
+    older.renew()
+    older.close()
+    assert newer.results.exists()
