@@ -110,7 +110,8 @@ def save(mesh: Mesh, path: Path) -> None:
 def load(path: Path) -> Mesh:
     """Read a mesh. Raises `MeshInvalidError`; nothing in the file is executed."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             held = {name: file[name] for name in file.files}
         vertices, faces = held["vertices"], held["faces"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

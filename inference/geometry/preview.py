@@ -6,6 +6,7 @@ object keeps its hue.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,9 @@ def _intersect(scene: EmbreeScene, origins: Floats, rays: Floats) -> dict[str, n
 _LIGHT = np.array([[0.04, 0.01, 0.0], [-0.01, 0.0, 0.04], [0.01, 0.0, -0.04], [-0.04, -0.01, 0.0]], np.float32)
 
 
-def _occluded(scene: EmbreeScene, points: Floats, place: Ints, width: int) -> npt.NDArray[np.bool_]:
+def _occluded(
+    scene: EmbreeScene, points: Floats, place: npt.NDArray[np.integer[Any]], width: int
+) -> npt.NDArray[np.bool_]:
     """Whether the key light is hidden from points (N, 3), seen at these places of a picture; one ray each."""
     if not len(points):
         return np.zeros(0, bool)

@@ -78,7 +78,8 @@ def _reference(seed: int) -> PrimitiveSet:
 
 def test_the_glb_loads_with_uvs_normals_and_textures(armchairs: list[dict[str, StageOutput]]) -> None:
     for outputs in armchairs:
-        scene = trimesh.load(io.BytesIO(files(outputs)["glb"].read_bytes()), file_type="glb", process=False)
+        content = io.BytesIO(files(outputs)["glb"].read_bytes())
+        scene = trimesh.load_scene(content, file_type="glb", process=False)
         loaded = next(iter(scene.geometry.values()))
         assert len(loaded.faces) == outputs["texture"].figures["faces"]
         assert loaded.visual.uv.shape == (len(loaded.vertices), 2)

@@ -9,7 +9,7 @@ import torch
 from inference.models.assembly import AssemblyConfig, AssemblyModel
 from inference.training.captions import KINDS, draw
 from inference.training.data import build
-from inference.training.train import TrainingConfig, export, learning_rate, train
+from inference.training.train import TrainingConfig, learning_rate, train
 from inference.training.words import COLOURS, MATERIALS
 
 
@@ -32,13 +32,13 @@ def test_captions_say_what_the_object_looks_like() -> None:
     seen = 0
     for _ in range(600):
         example = draw(rng)
-        words = example.caption.split(" with ")[0].replace(",", "").split()
-        named = [word for word in words if word in ("crimson", "turquoise", "navy", "charcoal", "ivory", "green")]
-        if len(named) == 1 and not any(" " in colour and colour in example.caption for colour in COLOURS):
+        if " with " in example.caption or any(" " in word and word in example.caption for word in COLOURS):
+            continue
+        words = example.caption.split()
+        for word in {"crimson", "turquoise", "navy", "charcoal", "ivory", "green"} & set(words):
             colours = np.array([item.colour for item in example.primitives.primitives])
-            distance = np.abs(colours - COLOURS[named[0]]).max(1)
-            seen += int(distance.min() < 0.12)
-            assert distance.min() < 0.12, example.caption
+            assert np.abs(colours - COLOURS[word]).max(1).min() < 0.1, example.caption
+            seen += 1
     assert seen > 10
 
 
@@ -57,7 +57,7 @@ def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
     assert rates[-1] < 1e-8
 
 
-def test_an_interrupted_run_ends_like_a_whole_one(tmp_path: Path, model: AssemblyModel) -> None:
+def test_an_interrupted_run_ends_like_a_whole_one(tmp_path: Path) -> None:
     torch.use_deterministic_algorithms(True)
     try:
         config = TrainingConfig(steps=4, seed=3, objects=58, batch=8, threads=1, checkpoint_every=2)
@@ -69,8 +69,6 @@ def test_an_interrupted_run_ends_like_a_whole_one(tmp_path: Path, model: Assembl
     assert loss == pytest.approx(same_loss)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value)
-    made = AssemblyModel.load(tmp_path / "w", export(whole, tmp_path / "w"))
-    assert made.kinds == model.kinds
 
 
 def test_a_batch_of_captions_is_padded_and_masked(model: AssemblyModel) -> None:
