@@ -59,12 +59,12 @@ class Expected:
 
     def cost_usd(self) -> float:
         """Of all attempts."""
-        return sum(each[3] * PRICES[each[5]] for each in self.attempts.values())
+        return float(sum(each[3] * PRICES[each[5]] for each in self.attempts.values()))
 
 
 def job_history(rng: random.Random) -> Iterator[Record]:
     """Events of one job in their order; some are told twice, some jobs do not end."""
-    job = {
+    job: dict[str, Any] = {
         "job_id": str(uuid.UUID(int=rng.getrandbits(128))),
         "user_id": f"user-{rng.randrange(20)}",
         "workflow": "text-to-3d",
@@ -73,17 +73,26 @@ def job_history(rng: random.Random) -> Iterator[Record]:
         "traceparent": None,
     }
     now = job["created_at"] + 5
-    where = rng.choice([{"pool": "default", "resource_class": "gpu"}, {"pool": "cpus", "resource_class": "cpu"}])
+    where: dict[str, str] = rng.choice(
+        [{"pool": "default", "resource_class": "gpu"}, {"pool": "cpus", "resource_class": "cpu"}]
+    )
     events = [job_event(job, Transition.QUEUED, at=now, stage_count=3)]
     for index, stage in enumerate(STAGES):
         for attempt in (1, 2, 3):
-            common = {"stage": stage, "stage_index": index, "stage_count": 3, "attempt": attempt, "slot": 3, **where}
+            common: dict[str, Any] = {
+                "stage": stage,
+                "stage_index": index,
+                "stage_count": 3,
+                "attempt": attempt,
+                "slot": 3,
+                **where,
+            }
             wait, run = rng.randrange(100) / 8, rng.randrange(100) / 8
             now += int(wait * 1000)
             events.append(job_event(job, Transition.STARTED, at=now, **common))
             now += int(run * 1000)
             fails = attempt < 3 and rng.random() < 0.2
-            figures = {"wait_seconds": wait, "run_seconds": run, "gpu_seconds": run}
+            figures: dict[str, Any] = {"wait_seconds": wait, "run_seconds": run, "gpu_seconds": run}
             if fails and rng.random() < 0.5:
                 events.append(job_event(job, Transition.STAGE_LOST, at=now, **common))
             elif fails:
