@@ -27,7 +27,7 @@ def epoch(yard: Yard) -> Iterator[int]:
 
 
 def test_a_slot_joins_with_what_it_serves(yard: Yard, epoch: int) -> None:
-    joined = yard.entries("slot_joined")[0]["slot"]
+    (joined,) = [entry["slot"] for entry in yard.entries("slot_joined") if entry["slot"]["slot"] == SLOT]
     assert joined == {
         "slot": SLOT,
         "epoch": epoch,
