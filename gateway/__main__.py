@@ -44,6 +44,7 @@ async def serve(settings: GatewaySettings) -> int:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )

@@ -7,6 +7,7 @@ changed.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,12 @@ _LIVE: Final = frozenset((ANSWERS, PROGRESS, LOAD))
 _TOPICS: Final = (*REQUESTS, EVENTS, TENANTS, ANSWERS, PROGRESS, LOAD)
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 0.3
+# Commits are this far apart at least: the first record after a pause is written at once, a burst in few pieces.
+_COMMIT_SECONDS: Final = 0.01
+_MAX_PENDING: Final = 2_000
+# Polls are this far apart at least, so that a stream of single records becomes batches: waking for each costs more
+# than working on it. A record after a pause is not held up.
+_PACE_SECONDS: Final = 0.003
 
 
 @dataclass(kw_only=True)
@@ -92,6 +99,10 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._behind: set[Place] = set()
         self._tenants_behind: set[Place] = set()
+        self._pending = Batch()
+        self._ends: list[Place] = []
+        self._last_commit = 0.0
+        self._last_poll = 0.0
         self.connected = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -111,12 +122,14 @@ class Feed:
                 **consumer_config(self._settings, f"meshyard-{self._name}"),
                 "client.id": self._name,
                 "enable.partition.eof": True,
-            }
+            },
+            logger=logging.getLogger("librdkafka"),
         )
         try:
             if self._assign(consumer):
                 while not self._stop.is_set():
                     self._poll(consumer)
+                self._commit()
         except Exception as error:  # the process cannot serve without its feed: it ends and is started again
             log.exception("feed failed")
             self._tell(self._listener.on_failed, error)
@@ -164,20 +177,35 @@ class Feed:
         return [], ""
 
     def _poll(self, consumer: Consumer) -> None:
-        first = consumer.poll(0.25)
-        if first is None:
-            return
-        # consume() alone would wait for a full batch; so it only takes what lies there already.
-        messages = [first, *consumer.consume(_BATCH, 0)]
-        live, durable = LiveBatch(), Batch()
-        ends = self._sort(messages, live, durable)
-        if live:
-            self._tell(self._listener.on_live, live)
-        if durable.offsets:
-            changed = self._read_model.apply(durable)
+        now = time.monotonic()
+        if now - self._last_poll < _PACE_SECONDS:
+            time.sleep(self._last_poll + _PACE_SECONDS - now)
+        due = self._last_commit + _COMMIT_SECONDS - time.monotonic()
+        waits = bool(self._pending.offsets or self._ends)
+        first = consumer.poll(max(0.0, due) if waits else 0.25)
+        self._last_poll = time.monotonic()
+        if first is not None:
+            # consume() alone would wait for a full batch; so it only takes what lies there already.
+            messages = [first, *consumer.consume(_BATCH, 0)]
+            live = LiveBatch()
+            self._ends += self._sort(messages, live, self._pending)
+            if live:
+                self._tell(self._listener.on_live, live)
+        full = len(self._pending.events) + len(self._pending.requests) >= _MAX_PENDING
+        if full or time.monotonic() - self._last_commit >= _COMMIT_SECONDS:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Writes what is pending and tells of it; then of ends that were reached."""
+        if self._pending.offsets:
+            batch, self._pending = self._pending, Batch()
+            changed = self._read_model.apply(batch)
+            self._last_commit = time.monotonic()
             if changed:
                 self._tell(self._listener.on_changed, changed)
-        self._reached(ends)
+        if self._ends:
+            ends, self._ends = self._ends, []
+            self._reached(ends)
 
     def _sort(self, messages: Sequence[Message], live: LiveBatch, durable: Batch) -> list[Place]:
         """Takes records apart by topic; returns the partitions whose end was reached."""

@@ -83,12 +83,14 @@ class JobRow:
 class StoredJob:
     """A job with its distinct events in the order of jobs.events.
 
-    accepted: admission has accepted it, though its first event has not been read yet.
+    accepted: admission has accepted it, though its first event has not been read yet; queued_before: how many of its
+    user's queued jobs go first, where that was asked for.
     """
 
     row: JobRow
     events: tuple[StoredEvent, ...]
     accepted: bool = False
+    queued_before: int = 0
 
 
 @dataclass(kw_only=True)
@@ -142,8 +144,8 @@ class ReadModel:
         changed.update({(event.user_id, event.job_id): True for event in batch.events})
         return changed
 
-    def job(self, user_id: str, job_id: str) -> StoredJob | None:
-        """A user's job, None when the user has no such job."""
+    def job(self, user_id: str, job_id: str, *, with_place: bool = False) -> StoredJob | None:
+        """A user's job, None when the user has no such job; with_place counts the queued jobs before it."""
         reader = self._reader()
         with reader:
             reader.execute("BEGIN")  # both statements see the same commit
@@ -153,7 +155,13 @@ class ReadModel:
             ).fetchone()
             if found is None:
                 return None
-            return StoredJob(row=_job_row(found), events=tuple(self._events(user_id, [job_id])))
+            row = _job_row(found)
+            queued = with_place and row.queued_at is not None
+            return StoredJob(
+                row=row,
+                events=tuple(self._events(user_id, [job_id])),
+                queued_before=self._queued_before(row) if queued else 0,
+            )
 
     def jobs(
         self, user_id: str, *, limit: int, before: tuple[int, str] | None = None, state: str | None = None
@@ -180,24 +188,23 @@ class ReadModel:
                 events[event.job_id].append(event)
         return [StoredJob(row=row, events=tuple(events[row.job_id])) for row in found]
 
-    def queued_before(self, user_id: str, queued_at: int, job_id: str) -> int:
-        """How many of a user's queued jobs were queued before this one."""
-        (count,) = (
-            self._reader()
-            .execute(
-                "SELECT count(*) FROM jobs WHERE user_id = ? AND state = ? AND (queued_at, job_id) < (?, ?)",
-                (user_id, JobState.QUEUED.value, queued_at, job_id),
-            )
-            .fetchone()
-        )
-        return int(count)
-
     def close(self) -> None:
         """Closes every connection; no other thread may use the read model any more."""
         for connection in [*self._readers, *([self._writer] if self._writer else [])]:
             connection.close()
         self._readers.clear()
         self._writer = None
+
+    def _queued_before(self, row: JobRow) -> int:
+        (count,) = (
+            self._reader()
+            .execute(
+                "SELECT count(*) FROM jobs WHERE user_id = ? AND state = ? AND (queued_at, job_id) < (?, ?)",
+                (row.user_id, JobState.QUEUED.value, row.queued_at, row.job_id),
+            )
+            .fetchone()
+        )
+        return int(count)
 
     def _events(self, user_id: str, job_ids: Sequence[str]) -> Iterable[StoredEvent]:
         if not job_ids:

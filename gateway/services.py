@@ -166,10 +166,10 @@ class Services:
             found.append({"name": "admission", "detail": "requests get no answers in time"})
         return found
 
-    async def stored_job(self, job: JobKey) -> StoredJob:
+    async def stored_job(self, job: JobKey, *, with_place: bool = False) -> StoredJob:
         """A user's job, also one that was stored a moment ago. Raises Problem not_found."""
         recent = self.hub.recent(job)  # before the read: it is forgotten once the read model has more to say
-        stored = await self.read(self.read_model.job, *job)
+        stored = await self.read(self.read_model.job, *job, with_place=with_place)
         if recent is None:
             if stored is None:
                 raise not_found()
@@ -179,21 +179,14 @@ class Services:
         return replace(stored, accepted=recent[1])
 
     async def job(self, job: JobKey) -> JobJson:
-        """A user's job as it is now. Raises Problem not_found."""
-        return await self.current(await self.stored_job(job))
-
-    async def current(self, stored: StoredJob) -> JobJson:
-        """The job object with progress and place in the queue as they are now."""
-        job = (stored.row.user_id, stored.row.job_id)
-        folded = self.fold(stored)
+        """A user's job with progress and place in the queue as they are now. Raises Problem not_found."""
+        stored = await self.stored_job(job, with_place=True)
         position = None
-        if folded.state is JobState.QUEUED:
-            queued_at = folded.queued_at if folded.queued_at is not None else self.clock.now_ms()
-            before = await self.read(
-                self.read_model.queued_before, stored.row.user_id, queued_at, stored.row.job_id
-            )
-            position = self.load.queue_position(stored.row.user_id, before)
-        return job_json(stored.row, folded, progress=self.hub.progress(job), queue_position=position)
+        if stored.row.queued_at is not None:
+            position = self.load.queue_position(job[0], stored.queued_before)
+        return job_json(
+            stored.row, self.fold(stored), progress=self.hub.progress(job), queue_position=position
+        )
 
     def fold(self, stored: StoredJob) -> JobFold:
         """The job's state; `queued` as soon as admission has said so to this gateway."""

@@ -12,8 +12,8 @@ from starlette.routing import Route
 from gateway import ids
 from gateway.auth import Principal
 from gateway.bodies import read_body
-from gateway.fold import fold
-from gateway.jobs import cursor_of, job_json, parse_cursor
+from gateway.fold import JobFold, fold
+from gateway.jobs import JobJson, cursor_of, job_json, parse_cursor, request_row
 from gateway.middleware.authentication import PRINCIPAL
 from gateway.middleware.context import REQUEST_ID
 from gateway.problems import Problem, not_found
@@ -112,7 +112,8 @@ async def _answered(services: Services, record: Record, answer: Record, principa
     job = (record["user_id"], record["job_id"])
     if outcome == "accepted":
         services.hub.accepted(job)
-        return await _accepted(services, record, headers)
+        # The job as admission took it: what has become of it since is another question.
+        return _created(job_json(request_row(record), JobFold(state=JobState.QUEUED)), headers)
     if outcome == "duplicate":
         # The first request's job; this gateway may have read it already, and forgotten that it was new.
         stored = await services.read(services.read_model.job, *job)
@@ -157,7 +158,10 @@ def _rate_limit_headers(answer: Record, principal: Principal) -> dict[str, str]:
 
 
 async def _accepted(services: Services, record: Record, headers: dict[str, str]) -> Response:
-    job = await services.job((record["user_id"], record["job_id"]))
+    return _created(await services.job((record["user_id"], record["job_id"])), headers)
+
+
+def _created(job: JobJson, headers: dict[str, str]) -> Response:
     return json_response(job, 202, {**headers, "location": job["urls"]["self"]})
 
 

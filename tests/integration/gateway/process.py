@@ -19,7 +19,7 @@ T = TypeVar("T")
 SERVER_KEY = "5b" * 32
 
 
-def wait_for(probe: Callable[[], T | None], what: str, seconds: float = 20.0) -> T:
+def wait_for(probe: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
     """What the probe finds, as soon as it finds something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -65,7 +65,11 @@ class GatewayProcess:
         """Starts it and waits until it is ready, or until the port answers."""
         with self.log.open("ab") as log:
             self.child = subprocess.Popen([sys.executable, "-m", "gateway"], env=self.env, stderr=log)
-        wait_for(lambda: self._get("/readyz" if ready else "/healthz"), "gateway start")
+        try:
+            wait_for(lambda: self._get("/readyz" if ready else "/healthz"), "gateway start")
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def _get(self, path: str) -> bool:

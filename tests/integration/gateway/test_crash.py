@@ -69,14 +69,6 @@ def test_kill_9_loses_and_doubles_nothing(
         own_gateway.start()
         with known_client(own_gateway, key) as client:
             assert objects_of(client, jobs) == after
-        # A damaged file is replaced as well.
-        own_gateway.kill()
-        for suffix in ("-wal", "-shm"):
-            Path(f"{own_gateway.data_dir / READ_MODEL_FILE}{suffix}").unlink(missing_ok=True)
-        (own_gateway.data_dir / READ_MODEL_FILE).write_bytes(b"no database" * 1000)
-        own_gateway.start()
-        with known_client(own_gateway, key) as client:
-            assert objects_of(client, jobs) == after
     finally:
         assert own_gateway.stop() == 0
 
@@ -170,7 +162,5 @@ def test_a_stream_ends_when_the_gateway_drains(
         job_id = make(client)
         with frames(client, job_id) as stream:
             assert next(stream).event == "job.queued"
-            begin = time.monotonic()
             assert own_gateway.stop() == 0
             assert list(stream) == []
-        assert time.monotonic() - begin < 8

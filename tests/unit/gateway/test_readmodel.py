@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,8 +115,12 @@ def test_lists_are_newest_first_and_go_on_behind_a_job(model: ReadModel) -> None
 
 
 def test_a_users_queued_jobs_are_counted_in_their_order(model: ReadModel) -> None:
-    model.apply(Batch(events=whole_job()[:1]))
-    assert model.queued_before("ada", 2_000, str(JOB["job_id"])) == 0
-    assert model.queued_before("ada", 2_001, "0") == 1
-    assert model.queued_before("eve", 2_001, "0") == 0
+    first = whole_job()[0]
+    later = [msgspec.structs.replace(first, job_id=f"job-{n}", at=first.at + n) for n in (1, 2)]
+    foreign = msgspec.structs.replace(first, user_id="eve")
+    model.apply(Batch(events=[*later, first, foreign]))
+    for n, job_id in enumerate([first.job_id, "job-1", "job-2"]):
+        found = model.job("ada", job_id, with_place=True)
+        assert found is not None
+        assert found.queued_before == n
     model.close()
