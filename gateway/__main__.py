@@ -74,7 +74,7 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
-    configure(settings.log_format)
+    configure(settings.log_format, "gateway")
     # What was imported lives for ever: keep the collector from walking it on every full collection.
     gc.collect()
     gc.freeze()

@@ -178,7 +178,7 @@ class Counterpart:
         }
 
     def _answer(self, record: Record) -> None:
-        wanted = record["parameters"].get("answer", "accepted")
+        wanted, at = record["parameters"].get("answer", "accepted"), now_ms()
         body = {k: v for k, v in record.items() if k not in ("request_id", "created_at", "traceparent")}
         outcome, code = "accepted", "ok"
         if wanted in ("rate_limit", "forbidden", "invalid_request"):
@@ -203,7 +203,7 @@ class Counterpart:
         }
         self._put(ANSWERS, record["request_id"], "admission_answer", answer)
         if outcome == "accepted":
-            self.put_event(job_event(record, Transition.QUEUED, at=now_ms(), stage_count=3))
+            self.put_event(job_event(record, Transition.QUEUED, at=at, stage_count=3))
         elif outcome == "rejected":
             self.put_event(
                 job_event(
