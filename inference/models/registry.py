@@ -28,7 +28,7 @@ MODELS: Final = (
         name="assembly",
         version="1",
         weights="assembly-1.safetensors",
-        sha256="@SHA256@",
+        sha256="569b97138fb050d09bf7ad4bb56be9694f90148e5791f2ff64509f0e800257fc",
         licence="Apache-2.0",
     ),
 )
