@@ -20,6 +20,8 @@ async def job_events(request: Request) -> ASGIApp:
     stored = await services.stored_job(job)
     if last is not None and ended(stored, last):
         return Response(status_code=204)
+    if request.method == "HEAD":  # there is no end to wait for
+        return Response(media_type="text/event-stream")
     return EventStream(services, principal_of(request), job[1], last)
 
 

@@ -65,6 +65,11 @@ def test_a_rejected_job_ends_its_stream(client: httpx.Client) -> None:
     }
 
 
+def test_a_head_request_does_not_wait_for_the_end(client: httpx.Client) -> None:
+    answer = client.head(f"/v1/jobs/{make(client)}/events")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_a_last_event_id_of_nobody_is_refused(client: httpx.Client) -> None:
     job_id = make(client)
     for garbage in ("x", "1", "1-", "-1-5", "1-2-3", "9" * 40, "1-" + "9" * 30, "../1"):
