@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.supervisor.errors import StackPortTakenError
 from streams.kafka.settings import SettingsError, positive_int
 from streams.local import ports
-from streams.local.files import read_json, write_json
+from streams.local.files import read_json, try_lock, write_json
 from streams.local.settings import default_cache_dir
 
 GATEWAY_PORT: Final = 8080
@@ -129,26 +130,46 @@ def write_secret(file: Path, text: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """The ports of the roles that listen, the broker's aside (it keeps its own)."""
+    """The ports of the roles that listen, the broker's aside (it keeps its own).
+
+    claims: descriptors of lock files, one for each port; while they are open, no other stack of this user takes the
+    port, even when the role that shall listen there has not started yet or starts again.
+    """
 
     gateway: int
     clickhouse: int
+    claims: tuple[int, ...] = ()
 
     @classmethod
-    def choose(cls, root: Path, asked_gateway: int | None) -> "Ports":
+    def choose(cls, root: Path, claims_dir: Path, asked_gateway: int | None) -> "Ports":
         """The asked port, else those used before, else 8080 and free ones; kept in `ports.json`.
 
         Raises StackPortTakenError when the asked port is taken.
         """
-        from gateway.supervisor.errors import StackPortTakenError
-
-        if asked_gateway is not None and not ports.is_free(asked_gateway):
-            raise StackPortTakenError(asked_gateway, ports.holder(asked_gateway))
+        claims_dir.mkdir(parents=True, exist_ok=True)
         kept = read_json(root / "ports.json")
-        usual = [kept.get("gateway"), GATEWAY_PORT]
-        gateway = asked_gateway or next((port for port in usual if isinstance(port, int) and ports.is_free(port)), None)
-        before = kept.get("clickhouse")
-        clickhouse = before if isinstance(before, int) and ports.is_free(before) else None
-        chosen = cls(gateway=gateway or ports.free_port(), clickhouse=clickhouse or ports.free_port())
-        write_json(root / "ports.json", {"gateway": chosen.gateway, "clickhouse": chosen.clickhouse})
-        return chosen
+        wanted = [kept.get("gateway"), GATEWAY_PORT] if asked_gateway is None else [asked_gateway]
+        gateway = _claim_first(wanted, claims_dir, or_any=asked_gateway is None)
+        if gateway is None:
+            raise StackPortTakenError(asked_gateway or 0, ports.holder(asked_gateway or 0))
+        clickhouse = _claim_first([kept.get("clickhouse")], claims_dir, or_any=True)
+        assert clickhouse is not None
+        write_json(root / "ports.json", {"gateway": gateway[0], "clickhouse": clickhouse[0]})
+        return cls(gateway=gateway[0], clickhouse=clickhouse[0], claims=(gateway[1], clickhouse[1]))
+
+    def release(self) -> None:
+        """Let other stacks have the ports."""
+        for descriptor in self.claims:
+            os.close(descriptor)
+
+
+def _claim_first(wanted: list[object], claims_dir: Path, *, or_any: bool) -> tuple[int, int] | None:
+    """The first port that is free and not claimed, with its claim; None when there is none and any will not do."""
+    tries = (ports.free_port() for _ in range(100)) if or_any else ()
+    for port in (*wanted, *tries):
+        if not isinstance(port, int) or not ports.is_free(port):
+            continue
+        claim = try_lock(claims_dir / f"{port}.lock")
+        if claim is not None:
+            return port, claim
+    return None

@@ -13,6 +13,17 @@ _HELLO: Final = 0
 _REVISION: Final = 54_460
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether a process itself listens on a port: an answer there might be another program's."""
+    import psutil
+
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and getattr(one.laddr, "port", None) == port for one in connections)
+
+
 def gateway_says(port: int, path: str) -> tuple[int, str]:
     """Status and body of a GET on the gateway; status 0 when it does not answer."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=PROBE_SECONDS)

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from gateway.supervisor.probes import listens
 from gateway.supervisor.state import RoleState, created
 from streams.local.errors import LocalBrokerError
 from streams.local.process import spawn
@@ -63,16 +64,21 @@ class CommandRole:
     endpoint: str | None = None
     stop_seconds: float = 10.0
     launched_at: float = 0.0
+    pid: int = 0
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start it; its output goes to its log file."""
         self.launched_at = time.monotonic()
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_ROTATED_AT_BYTES:
             os.replace(self.log_file, self.log_file.with_suffix(".log.1"))
-        return spawn(self.arguments, environment=self.environment, log_file=self.log_file, with_parent=True)
+        process = spawn(self.arguments, environment=self.environment, log_file=self.log_file, with_parent=True)
+        self.pid = process.pid
+        return process
 
     def is_ready(self) -> bool:
-        """By its probe."""
+        """By its probe; a role with a port must itself listen there."""
+        if self.port is not None and not listens(self.pid, self.port):
+            return False
         if self.ready is None:
             return time.monotonic() - self.launched_at > 1.0
         return self.ready()

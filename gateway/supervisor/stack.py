@@ -89,7 +89,7 @@ class Stack:
             for name in state.end_leftovers(before):
                 log.warning("leftover ended", role=name)
         self.layout.make()
-        self._ports = Ports.choose(self.layout.root, self.settings.gateway_port)
+        self._ports = Ports.choose(self.layout.root, self.settings.cache_dir / "ports", self.settings.gateway_port)
         write_secret(self.layout.clickhouse_url_file, roles.clickhouse_url(self.layout, self._ports))
         self._keep(roles.clickhouse_role(self.layout, self._ports))
         tell("Kafka")
@@ -131,6 +131,8 @@ class Stack:
                 keeper.finish(0.0 if keeper.is_alive() else None)
             self._phase = "stopped"
             self._publish()
+            if self._ports is not None:
+                self._ports.release()
             os.close(self._lock_descriptor)
             self._lock_descriptor = None
 
@@ -194,7 +196,9 @@ class Stack:
     def _wait_accepting(self, deadline: float, timeout_seconds: float) -> None:
         assert self._ports is not None
         while True:
-            status, body = gateway_says(self._ports.gateway, "/readyz")
+            status, body = 0, "the gateway does not listen yet"
+            if self._keepers["gateway"].state().state == "running":  # else another program may answer at its port
+                status, body = gateway_says(self._ports.gateway, "/readyz")
             if status == 200:
                 break
             self._check_failing("gateway", "streams", "clickhouse", "broker")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from gateway.supervisor import state
 from gateway.supervisor.errors import StackPortTakenError, StackRunningError
 from gateway.supervisor.layout import Layout, Ports, StackSettings
-from gateway.supervisor.probes import clickhouse_answers, gateway_says
+from gateway.supervisor.probes import clickhouse_answers, gateway_says, listens
 from gateway.supervisor.role import FAILING_AFTER, CommandRole, Keeper
 from gateway.supervisor.stack import Stack, describe
 from gateway.supervisor.state import RoleState, StackState
@@ -196,17 +197,50 @@ def test_secrets_are_made_once_and_are_private(tmp_path: Path) -> None:
 
 
 def test_ports_are_kept_and_an_asked_one_that_is_taken_is_refused(tmp_path: Path) -> None:
-    chosen = Ports.choose(tmp_path, ports.free_port())
-    assert Ports.choose(tmp_path, None) == chosen
+    claims = tmp_path / "claims"
+    chosen = Ports.choose(tmp_path, claims, ports.free_port())
+    chosen.release()
+    again = Ports.choose(tmp_path, claims, None)
+    again.release()
+    assert (again.gateway, again.clickhouse) == (chosen.gateway, chosen.clickhouse)
     with subprocess.Popen(
         [sys.executable, "-c", LISTEN.format(port=chosen.gateway)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as server:
         assert server.stdout is not None
         server.stdout.readline()
         with pytest.raises(StackPortTakenError, match="MESHYARD_GATEWAY_PORT"):
-            Ports.choose(tmp_path, chosen.gateway)
-        assert Ports.choose(tmp_path, None).gateway != chosen.gateway
+            Ports.choose(tmp_path, claims, chosen.gateway)
+        other = Ports.choose(tmp_path, claims, None)
+        other.release()
+        assert other.gateway != chosen.gateway
         server.communicate(b"")
+
+
+def test_two_stacks_that_start_at_once_do_not_choose_the_same_port(tmp_path: Path) -> None:
+    claims = tmp_path / "claims"
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one = Ports.choose(tmp_path / "one", claims, None)
+    two = Ports.choose(tmp_path / "two", claims, None)  # nobody listens on the first one's ports yet
+    try:
+        assert one.gateway != two.gateway
+        with pytest.raises(StackPortTakenError):
+            Ports.choose(tmp_path / "two", claims, one.gateway)
+    finally:
+        one.release()
+        two.release()
+
+
+def test_a_role_is_not_ready_while_another_program_answers_at_its_port(
+    keep: Callable[[CommandRole], Keeper], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        role = shell(tmp_path, "exec sleep 60")
+        role.port = server.getsockname()[1]
+        keeper = keep(role)
+        assert not keeper.wait_ready(1.0)
+        assert keeper.state().state == "starting"
+        assert listens(os.getpid(), role.port)
 
 
 LISTEN = "import socket, sys; s = socket.create_server(('127.0.0.1', {port})); print(flush=True); sys.stdin.read()"
