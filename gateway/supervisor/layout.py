@@ -148,7 +148,7 @@ class Ports:
         """
         claims_dir.mkdir(parents=True, exist_ok=True)
         kept = read_json(root / "ports.json")
-        wanted = [kept.get("gateway"), GATEWAY_PORT] if asked_gateway is None else [asked_gateway]
+        wanted: list[object] = [kept.get("gateway"), GATEWAY_PORT] if asked_gateway is None else [asked_gateway]
         gateway = _claim_first(wanted, claims_dir, or_any=asked_gateway is None)
         if gateway is None:
             raise StackPortTakenError(asked_gateway or 0, ports.holder(asked_gateway or 0))
