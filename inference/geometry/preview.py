@@ -198,7 +198,7 @@ def _studio(direction: Floats, rough: Floats) -> Floats:
     width = 0.12 + rough
     ceiling = 1.0 / (1.0 + np.exp(-np.clip((height - 0.15) / (0.3 * width), -30, 30)))
     window = np.exp(-((direction[:, :1] - 0.75) ** 2 + (height - 0.3) ** 2) / (0.35 * width))
-    light: Floats = 0.18 + 0.75 * ceiling + 0.5 * window
+    light: Floats = 0.42 + 0.55 * ceiling + 0.5 * window
     return light
 
 

@@ -101,8 +101,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sheet = make_sheet(arguments.prompts, arguments.seeds, arguments.size, arguments.columns)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    colours = sheet.quantize(256, dither=Image.Dither.NONE) if arguments.out.suffix == ".png" else sheet
-    colours.save(arguments.out, optimize=True)
+    sheet.save(arguments.out, optimize=True)
     log.info("sheet_written", path=str(arguments.out), pixels=np.prod(sheet.size).item())
 
 
