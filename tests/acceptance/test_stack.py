@@ -117,6 +117,9 @@ def test_after_kill_9_of_the_supervisor_nothing_is_left_and_the_next_start_has_e
     stack.start()
     assert stack.state()["gateway"] == address
     assert json.loads(stack.run("jobs", job, "--json"))["state"] == "succeeded"
+    stack.until(lambda: {role["state"] for role in stack.state()["roles"]} == {"running"})
+    stored = stack.run("sql", f"SELECT state FROM jobs WHERE job_id = '{job}'", "--format", "csv")
+    assert stored == "state\nsucceeded\n"
     assert stack.run("submit", "a chair", "--pipeline", "synthetic", "--wait").endswith("succeeded\n")
 
 
