@@ -7,7 +7,6 @@ changed.
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -123,7 +122,6 @@ class Feed:
                 "client.id": self._name,
                 "enable.partition.eof": True,
             },
-            logger=logging.getLogger("librdkafka"),
         )
         try:
             if self._assign(consumer):
@@ -165,9 +163,7 @@ class Feed:
                 found = metadata.topics
                 absent = [t for t in _TOPICS if t not in found or found[t].error is not None]
                 if not absent:
-                    places = [
-                        (topic, number) for topic in _TOPICS for number in sorted(found[topic].partitions)
-                    ]
+                    places = [(topic, number) for topic in _TOPICS for number in sorted(found[topic].partitions)]
                     return places, metadata.cluster_id or ""
                 missing = f"topics are missing: {', '.join(absent)}"
             if missing != last_told:

@@ -31,9 +31,8 @@ from schemas.topics import (
     schedule_topic,
 )
 from streams.agents.assignor import shard_assignor
-from streams.agents.batches import batches
 from streams.agents.role import FaustRole
-from streams.app import make_app, raw_topic
+from streams.app import make_app
 from streams.kafka.consumer import read_all
 from streams.kafka.producer import AsyncProducer, Outgoing
 from streams.policy.admission import KEY_LIFE_MS, Standing, Verdict, decide, fault, standing_of
@@ -278,17 +277,9 @@ async def admission_role(settings: StreamsSettings, codec: Codec, producer: Asyn
         TICKS: admission.ticks,
     }
     for topic, work in inputs.items():
-        _agent(role, topic, work)
+        role.agent(topic, MAX_REQUESTS, work)
     role.every(TICK_SECONDS, admission.send_ticks)
     return role
-
-
-def _agent(role: FaustRole, topic: str, work: Any) -> None:
-    async def agent(stream: Any) -> None:
-        async for events in batches(stream.noack(), MAX_REQUESTS):
-            await role.guard(work(events))
-
-    role.app.agent(raw_topic(role.app, topic), name=topic)(agent)
 
 
 def _table(app: Any, name: str, changelog: str, partitions: int) -> Any:

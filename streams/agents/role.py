@@ -7,6 +7,8 @@ from typing import Any
 import structlog
 
 from schemas.codec import Codec
+from streams.agents.batches import batches
+from streams.app import raw_topic
 from streams.clock import Clock, SystemClock
 from streams.kafka.dead import dead_letter, outgoing_dead
 from streams.kafka.producer import AsyncProducer
@@ -22,8 +24,7 @@ class RoleFailed(RuntimeError):
 class FaustRole:
     """One Faust app and the guard over it.
 
-    An exception that left an agent would acknowledge its event and lose it, so `guard` turns whatever goes wrong in a
-    batch into the end of the process, with nothing acknowledged.
+    Whatever goes wrong in a batch ends the process with nothing acknowledged; the next life reads it again.
     """
 
     def __init__(self, name: str, app: Any, codec: Codec, producer: AsyncProducer, clock: Clock | None = None) -> None:
@@ -71,15 +72,24 @@ class FaustRole:
         if not self.failed.done():
             self.failed.set_exception(RoleFailed(f"{self.name}: {error!r}"))
 
-    async def guard(self, work: Awaitable[None]) -> None:
-        """Does a batch's work. If it fails, the process ends and this never returns, so nothing is acknowledged."""
-        self._busy_since = self.clock.monotonic_seconds()
-        try:
-            await work
-        except Exception as error:
-            self.fail(error)
-            await asyncio.Event().wait()
-        self._busy_since = None
+    def agent(self, topic: str, limit: int, work: Callable[[list[Any]], Awaitable[None]]) -> None:
+        """Reads a topic in batches of at most `limit` events; each is acknowledged when `work` is done with it.
+
+        If `work` fails, or Faust has dropped records, the process ends and nothing is acknowledged: an exception that
+        left the agent would acknowledge its event and lose it.
+        """
+
+        async def read(stream: Any) -> None:
+            try:
+                async for events in batches(stream.noack(), limit):
+                    self._busy_since = self.clock.monotonic_seconds()
+                    await work(events)
+                    self._busy_since = None
+            except Exception as error:
+                self.fail(error)
+                await asyncio.Event().wait()
+
+        self.app.agent(raw_topic(self.app, topic), name=topic)(read)
 
     async def bury(self, event: Any, *, reason: str, detail: str) -> None:
         """Sends an event's record to the dead letters and waits for the ack."""

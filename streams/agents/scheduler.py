@@ -13,9 +13,8 @@ import structlog
 from schemas.codec import Codec, Record
 from schemas.errors import CodecError
 from schemas.topics import EVENTS, LOAD, schedule_topic, work_topic
-from streams.agents.batches import batches
 from streams.agents.role import FaustRole
-from streams.app import make_app, raw_topic
+from streams.app import make_app
 from streams.kafka.consumer import committed_offset, first_offset, read_range
 from streams.kafka.producer import AsyncProducer, Outgoing
 from streams.policy.decisions import Decision, Dispatch, Refuse, Report, StopWork, Tell
@@ -167,10 +166,7 @@ async def scheduler_role(
         if shell.snapshot_due():
             await shell.snapshot()
 
-    @app.agent(raw_topic(app, schedule_topic(domain)), name="inbox")
-    async def inbox(stream: Any) -> None:
-        async for events in batches(stream.noack(), MAX_RECORDS):
-            await role.guard(locked(events))
+    role.agent(schedule_topic(domain), MAX_RECORDS, locked)
 
     async def tick() -> None:
         entry = {"kind": "tick", "at": role.clock.now_ms()}

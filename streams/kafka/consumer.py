@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -14,7 +15,7 @@ _GROUP_NOT_READY = (
 )
 
 
-def consumer_config(settings: KafkaSettings, group: str) -> dict[str, str | int | bool | float]:
+def consumer_config(settings: KafkaSettings, group: str) -> dict[str, Any]:
     """librdkafka settings of every consumer; nothing commits by itself."""
     return {
         **settings.client(),

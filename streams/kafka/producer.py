@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 Headers = list[tuple[str, str | bytes | None]]
 
 
-def producer_config(settings: KafkaSettings, *, linger_ms: float = 0) -> dict[str, str | int | bool | float]:
+def producer_config(settings: KafkaSettings, *, linger_ms: float = 0) -> dict[str, Any]:
     """librdkafka settings of every plain producer."""
     return {
         **settings.client(),
@@ -34,7 +34,7 @@ def producer_config(settings: KafkaSettings, *, linger_ms: float = 0) -> dict[st
     }
 
 
-def transactional_config(settings: KafkaSettings, transactional_id: str) -> dict[str, str | int | bool | float]:
+def transactional_config(settings: KafkaSettings, transactional_id: str) -> dict[str, Any]:
     """librdkafka settings of a producer whose sends are transactions. An open transaction stalls every read_committed
     reader, so the broker ends it after 10 s."""
     return {

@@ -1,9 +1,11 @@
 """How to reach Kafka. One frozen record, read from the environment once; every client's configuration comes from it."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 class SettingsError(ValueError):
@@ -54,12 +56,14 @@ class KafkaSettings:
             registry_url=env.get("MESHYARD_SCHEMA_REGISTRY_URL") or None,
         )
 
-    def client(self) -> dict[str, str | int | bool | float]:
+    def client(self) -> dict[str, Any]:
         """librdkafka settings that every client shares."""
-        conf: dict[str, str | int | bool | float] = {
+        conf: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap,
             "security.protocol": self.security_protocol,
             "log_level": 3,
+            # Into our structured lines, when the client is polled; else they go to stderr as they are.
+            "logger": logging.getLogger("librdkafka"),
             # Telemetry pushes to the broker; ours goes to ClickHouse.
             "enable.metrics.push": False,
             "reconnect.backoff.max.ms": 1000,

@@ -218,7 +218,7 @@ class Broker:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         java = self._runtime()
         options = ["-Xmx128m", "-XX:TieredStopAtLevel=1", *java.use_options(), *self._java_properties()]
-        arguments = ["format", "--cluster-id", cluster_id, "--config", str(properties)]
+        arguments = ["format", f"--cluster-id={cluster_id}", "--config", str(properties)]
         done = subprocess.run(  # noqa: S603 (arguments are ours)
             java.command(options, "kafka.tools.StorageTool", arguments),
             stdin=subprocess.DEVNULL,
