@@ -245,7 +245,7 @@ class Sample:
         return self.confidence < LOW_CONFIDENCE
 
 
-LOW_CONFIDENCE: Final = 0.55
+LOW_CONFIDENCE: Final = 0.6  # 4 % of new captions of the trained kinds lie below
 
 
 class AssemblyModel:

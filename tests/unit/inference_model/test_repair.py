@@ -45,3 +45,11 @@ def test_objects_as_they_should_be_hardly_change() -> None:
         for before, after in zip(primitives.primitives, repaired(primitives).primitives, strict=True):
             assert np.abs(np.subtract(before.centre, after.centre)).max() < 0.13
             assert dataclasses.replace(after, centre=before.centre) == before
+
+
+def test_a_loose_part_is_joined_and_a_far_one_left() -> None:
+    loose = dataclasses.replace(DOOR, centre=(0.0, 0.85, 0.0))
+    joined = repaired(PrimitiveSet(primitives=(WALL, loose))).primitives[1]
+    assert -0.02 < joined.centre[1] - 0.3 - 0.5 < 0.0
+    far = dataclasses.replace(DOOR, centre=(0.0, 1.2, 0.0))
+    assert repaired(PrimitiveSet(primitives=(WALL, far))).primitives[1] == far
