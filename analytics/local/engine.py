@@ -81,6 +81,7 @@ class Engine:
 
     def __init__(self, directory: Path, limits: EngineLimits) -> None:
         """Opens the directory; its lock is the caller's business. Raises EngineError."""
+        directory = directory.absolute()
         self._spool = directory / "spool"
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed process left behind
         self._spool.mkdir(parents=True)
@@ -93,7 +94,7 @@ class Engine:
             "query_condition_cache_size": limits.cache_bytes // 4,
             "compiled_expression_cache_size": limits.cache_bytes // 4,
         }
-        self._address = f"{data.absolute()}?" + "&".join(f"{name}={value}" for name, value in options.items())
+        self._address = f"{data}?" + "&".join(f"{name}={value}" for name, value in options.items())
         self._numbers = itertools.count(1)
         self._control_lock = Lock()
         self._control = self.connect()
@@ -129,12 +130,20 @@ class Engine:
         return text.splitlines()
 
     def _use_plain_default_database(self, data: Path) -> None:
-        """chDB's `default` is an overlay on the file system: SELECT * FROM `/etc/passwd` reads the file."""
-        if self._column("SELECT engine FROM system.databases WHERE name = 'default'") == ["Atomic"]:
-            return
+        """chDB's `default` is an overlay on the file system: SELECT * FROM '/etc/passwd' reads the file.
+
+        Its tables are those of the plain database of that name, so that one takes its place: attached when it has
+        tables, else made anew, for an empty one cannot be attached after its overlay.
+        """
+        definition, tables = data / "metadata" / "default.sql", data / "metadata" / "default"
         self._control.query("DETACH DATABASE IF EXISTS default")
-        stored = (data / "metadata" / "default.sql").exists()
-        self._control.query("ATTACH DATABASE default" if stored else "CREATE DATABASE default ENGINE = Atomic")
+        if definition.exists() and any(tables.glob("*.sql")):
+            self._control.query("ATTACH DATABASE default")
+            return
+        definition.unlink(missing_ok=True)
+        if tables.is_symlink():
+            tables.unlink()
+        self._control.query("CREATE DATABASE default ENGINE = Atomic")
 
 
 class Session:

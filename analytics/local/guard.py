@@ -151,6 +151,8 @@ class Guard:
             raise _denied(f"CREATE {names[1].upper()} is")
         if first == "create" and "dictionary" in names[1:5]:
             raise _denied("CREATE DICTIONARY is")
+        if first in ("drop", "detach", "rename") and "database" in names[1:2] and "default" in names[2:5]:
+            raise _denied(f"{first.upper()} DATABASE default is")  # the engine's connections start in it
         if first == "system" and len(names) > 1 and names[1] not in _SYSTEM_VERBS:
             raise _denied(f"SYSTEM {names[1].upper()} is")
         if first in ("create", "alter"):

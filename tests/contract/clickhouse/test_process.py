@@ -38,6 +38,7 @@ def test_data_and_dedup_windows_survive_stop_and_kill(tmp_path: Path) -> None:
                 "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a "
                 "SETTINGS non_replicated_deduplication_window = 100"
             )
+            client.execute("CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY n AS SELECT count() AS n FROM t")
         client.execute("INSERT INTO t VALUES", [(n,) for n in range(100)], settings=token)
         assert client.execute(
             "SELECT count(), engine FROM t, system.databases WHERE name = 'default' GROUP BY engine"
@@ -47,6 +48,23 @@ def test_data_and_dedup_windows_survive_stop_and_kill(tmp_path: Path) -> None:
             server.kill()
         else:
             assert server.stop() == 0
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_an_empty_server_starts_again(tmp_path: Path, end: str) -> None:
+    for _ in range(3):
+        server = ServerProcess(tmp_path / "data")
+        client = connect(server.url)
+        assert client.execute("SELECT name, engine FROM system.databases WHERE engine != 'Memory'") == [
+            ("default", "Atomic")
+        ]
+        client.execute("CREATE TABLE gone (a UInt8) ENGINE = MergeTree ORDER BY a")
+        client.execute("DROP TABLE gone")
+        client.disconnect()
+        if end == "stop":
+            assert server.stop() == 0
+        else:
+            server.kill()
 
 
 def test_kill_in_mid_insert_keeps_what_was_acknowledged(tmp_path: Path) -> None:

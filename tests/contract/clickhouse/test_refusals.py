@@ -52,6 +52,9 @@ REFUSED = [
     "BACKUP TABLE t TO File('{path}')",
     "RESTORE TABLE t FROM File('{path}')",
     "SYSTEM SHUTDOWN",
+    "DROP DATABASE default",
+    "DETACH DATABASE IF EXISTS `default` SYNC",
+    "RENAME DATABASE default TO other",
     "GRANT ALL ON *.* TO default",
     "SELECT 1 SETTINGS format_schema = '/etc/hostname'",
     "SET format_schema = '/etc/hostname'",
@@ -77,7 +80,9 @@ def test_a_file_is_no_table(client: Client, tmp_path: Path, query: str) -> None:
     secret.write_text("a,b\n")
     client.execute("USE default")
     with pytest.raises(ServerException) as caught:
-        client.execute(query.replace("{path}", str(secret)))
+        client.execute(
+            query.replace("{path}", str(secret)).replace("{{", "{").replace("}}", "}"), {"table": str(secret)}
+        )
     assert caught.value.code == 60  # UNKNOWN_TABLE
 
 

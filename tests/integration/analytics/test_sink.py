@@ -191,19 +191,19 @@ def assert_views_agree(client: Client, expected: Expected) -> None:
 
 
 def test_kill_9_again_and_again(sinks: SinkProcesses, clickhouse_database: str) -> None:
-    transactions = history(seed=7, jobs=80)
-    write(sinks, transactions[:25], aborted_every=6)
+    transactions = history(seed=7, jobs=60)
+    write(sinks, transactions[:20], aborted_every=6)
     rng = random.Random(3)
-    small = {"MESHYARD_SINK_BLOCK_ROWS": "7", "MESHYARD_SINK_LINGER_MS": "0"}
-    for start in range(25, 50, 5):
+    small = {"MESHYARD_SINK_BLOCK_ROWS": "15", "MESHYARD_SINK_LINGER_MS": "0"}
+    for start in range(20, 40, 4):
         before = sinks.log().count("partitions_assigned")
         process = sinks.start(clickhouse_database, **small)
         sinks.wait_assigned(before + 1)
         time.sleep(rng.random() * 0.3)
         process.kill()
         process.wait()
-        write(sinks, transactions[start : start + 5], aborted_every=4)
-    write(sinks, transactions[50:], aborted_every=7)
+        write(sinks, transactions[start : start + 4], aborted_every=4)
+    write(sinks, transactions[40:], aborted_every=7)
     process = sinks.start(clickhouse_database, **small)
     reports = sinks.wait_equal(clickhouse_database)
     assert sum(report.kafka_rows for report in reports) == sum(len(events) for events in transactions)
