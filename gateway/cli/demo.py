@@ -62,7 +62,7 @@ def _start_stack(data_dir: Path, console: "Console", until_done: ExitStack) -> "
     from gateway.supervisor.layout import StackSettings
     from gateway.supervisor.stack import Stack
 
-    settings = StackSettings.from_env(data_dir, slots=1, synthetic_slots=0, short_lived=True)
+    settings = StackSettings.from_env(data_dir, slots=1, synthetic_slots=0)
     stack = Stack(settings, console)
     stack.layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     until_done.enter_context(log_to_file(stack.layout.log_file("supervisor")))

@@ -29,14 +29,13 @@ def default_data_dir(env: Mapping[str, str] = os.environ) -> Path:
 @dataclass(frozen=True, kw_only=True)
 class StackSettings:
     """What `meshyard up` is told. slots: workers with the built-in model; synthetic_slots: workers without torch;
-    gateway_port: None takes the one used before, 8080, or a free one; short_lived: for one job, not for days."""
+    gateway_port: None takes the one used before, 8080, or a free one."""
 
     data_dir: Path
     cache_dir: Path
     slots: int = 1
     synthetic_slots: int = 0
     gateway_port: int | None = None
-    short_lived: bool = False
     user_partitions: int = 4
 
     @classmethod
@@ -46,7 +45,6 @@ class StackSettings:
         *,
         slots: int,
         synthetic_slots: int,
-        short_lived: bool = False,
         env: Mapping[str, str] = os.environ,
     ) -> "StackSettings":
         """Settings with the rest from MESHYARD_CACHE_DIR, _GATEWAY_PORT and _USER_PARTITIONS. Raises SettingsError."""
@@ -59,7 +57,6 @@ class StackSettings:
             slots=slots,
             synthetic_slots=synthetic_slots,
             gateway_port=int(port) if port else None,
-            short_lived=short_lived,
             user_partitions=positive_int(env, "MESHYARD_USER_PARTITIONS", 4),
         )
 

@@ -170,9 +170,7 @@ class Stack:
         return keeper
 
     def _start_broker(self, deadline: float) -> str:
-        broker = Broker(
-            LocalBrokerSettings.from_env(self.layout.role_dir("kafka"), short_lived=self.settings.short_lived)
-        )
+        broker = Broker(LocalBrokerSettings.from_env(self.layout.role_dir("kafka")))
         broker.log_file = self.layout.log_file("broker")
         broker.prepare(self._console)
         keeper = self._keep(roles.BrokerRole(broker))

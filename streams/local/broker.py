@@ -33,6 +33,11 @@ STOP_SECONDS = 30.0
 ENDING_SECONDS = 3.0
 """How long a new start waits for the data directory's lock."""
 
+QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
+"""Compile quickly instead of well. Measured per transaction of three records: 5 ms of CPU instead of 11 in the first
+thousand, 3 instead of 1.7 after the third thousand; the break-even is near 10,000 transactions, and a laptop's
+broker seldom gets there between two starts. With 790 no-op jobs the broker took 25 ms of CPU a job instead of 35."""
+
 ENDED_BY_SIGTERM = (143, 0)
 """Exit codes of a node that shut down in an orderly way."""
 
@@ -172,9 +177,12 @@ class Broker:
         properties = data_dir / "server.properties"
         properties.write_text(server_properties(listeners, log_dir))
         java = self._runtime()
-        options = [f"-Xmx{self.settings.heap_mb}m", "-XX:+ExitOnOutOfMemoryError", *java.start_options()]
-        if self.settings.short_lived:
-            options.append("-XX:TieredStopAtLevel=1")
+        options = [
+            f"-Xmx{self.settings.heap_mb}m",
+            "-XX:+ExitOnOutOfMemoryError",
+            QUICK_COMPILER,
+            *java.start_options(),
+        ]
         self._process = spawn(
             java.command([*options, *self._java_properties()], "kafka.Kafka", [str(properties)]),
             environment={"PATH": os.defpath, "LANG": "C.UTF-8"},

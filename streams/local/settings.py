@@ -33,17 +33,12 @@ class LocalBrokerSettings:
 
     heap_mb: int = 512
 
-    short_lived: bool = False
-    """For minutes, not days: compile quickly instead of well. Measured per transaction of three records: 5 ms of
-    CPU instead of 11 in the first thousand, 3 instead of 1.7 after the third thousand."""
-
     @classmethod
     def from_env(
         cls,
         data_dir: Path,
         port: int | None = None,
         *,
-        short_lived: bool = False,
         env: Mapping[str, str] = os.environ,
     ) -> "LocalBrokerSettings":
         """Settings for a data directory, the rest from `MESHYARD_CACHE_DIR` and `MESHYARD_MAVEN_URL`."""
@@ -52,5 +47,4 @@ class LocalBrokerSettings:
             cache_dir=default_cache_dir(env),
             port=port,
             repository_url=env.get("MESHYARD_MAVEN_URL") or None,
-            short_lived=short_lived,
         )

@@ -107,7 +107,7 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if existing:
         yield existing
         return
-    broker = Broker(LocalBrokerSettings.from_env(tmp_path_factory.mktemp("kafka"), short_lived=True))
+    broker = Broker(LocalBrokerSettings.from_env(tmp_path_factory.mktemp("kafka")))
     try:
         broker.start(with_parent=True)
         broker.wait_ready()
