@@ -1,12 +1,8 @@
 """The embedded ClickHouse server: a thread and an engine session per client connection."""
 
-import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 import structlog
 from clickhouse_driver.protocol import ClientPacketTypes
@@ -15,6 +11,7 @@ from analytics.local.engine import Chunk, Engine, Session, Spool
 from analytics.local.errors import Code, EngineError
 from analytics.local.guard import Insert, Kind, Statement
 from analytics.local.protocol import Progress, Query, Wire
+from analytics.local.watcher import Watcher
 from analytics.settings import ServerSettings
 
 log = structlog.get_logger(__name__)
@@ -22,8 +19,6 @@ log = structlog.get_logger(__name__)
 _SERVER_NAME = "ClickHouse"
 _HELLO_TIMEOUT_SECONDS = 10.0
 _TRANSFER_TIMEOUT_SECONDS = 300.0
-_WATCH_INTERVAL_SECONDS = 0.1
-_CANCEL_BYTE = bytes([ClientPacketTypes.CANCEL])
 _SHORT_DATETIME = b"\x08DateTime"  # a type name behind its length
 _GONE = (EOFError, OSError)
 
@@ -37,7 +32,7 @@ class Server:
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self._engine = engine
         self._settings = settings
-        self._watcher = _Watcher(engine)
+        self._watcher = Watcher(engine)
         self._clients: set[_Client] = set()
         self._clients_lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -86,79 +81,10 @@ class Server:
             client.start()
 
 
-@dataclass(kw_only=True, eq=False)
-class _Running:
-    """A query in the engine, as the watcher sees it."""
-
-    sock: socket.socket
-    tag: str
-    is_canceled_by_client: bool = False
-
-
-class _Watcher(threading.Thread):
-    """Sees clients that hang up or send Cancel while their thread waits in the engine, and stops their query."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(name="watcher", daemon=True)
-        self._engine = engine
-        self._running: set[_Running] = set()
-        self._changed = threading.Condition()
-        self._is_stopping = False
-
-    def stop(self) -> None:
-        with self._changed:
-            self._is_stopping = True
-            self._changed.notify()
-        self.join(timeout=5)
-
-    @contextmanager
-    def watch(self, sock: socket.socket, tag: str) -> Iterator[_Running]:
-        """While in it, the query of the session `tag` is stopped when its client leaves."""
-        running = _Running(sock=sock, tag=tag)
-        with self._changed:
-            self._running.add(running)
-            self._changed.notify()
-        try:
-            yield running
-        finally:
-            with self._changed:
-                self._running.discard(running)
-
-    def run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._running or self._is_stopping)
-                if self._is_stopping:
-                    return
-                running = list(self._running)
-            for each in running:
-                self._look(each)
-            time.sleep(_WATCH_INTERVAL_SECONDS)
-
-    def _look(self, running: _Running) -> None:
-        try:
-            if running.sock.fileno() < 0 or not _is_readable(running.sock):
-                return
-            first = running.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            first = b""
-        with self._changed:
-            if running not in self._running or first not in (b"", _CANCEL_BYTE):
-                return
-            running.is_canceled_by_client = first == _CANCEL_BYTE
-        try:
-            # Again at each look: the engine may not have registered the query yet.
-            self._engine.cancel(running.tag)
-        except Exception as error:
-            log.warning("cancel_failed", tag=running.tag, error=str(error))
-
-
 class _Client(threading.Thread):
     """One connection, from handshake to hang-up."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings, watcher: _Watcher, sock: socket.socket) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings, watcher: Watcher, sock: socket.socket) -> None:
         super().__init__(name=f"client-{sock.fileno()}", daemon=True)
         self._engine = engine
         self._settings = settings
@@ -277,7 +203,7 @@ class _UnreadableBlockError(Exception):
 class _Answer:
     """Runs one statement and sends what it gives."""
 
-    def __init__(self, wire: Wire, session: Session, watcher: _Watcher, sock: socket.socket) -> None:
+    def __init__(self, wire: Wire, session: Session, watcher: Watcher, sock: socket.socket) -> None:
         self._wire = wire
         self._session = session
         self._watcher = watcher
@@ -415,9 +341,3 @@ def _check_encoding(query: Query) -> None:
                 text.encode()
             except UnicodeEncodeError:
                 raise EngineError(Code.SYNTAX_ERROR, "Syntax error: the query is not valid UTF-8") from None
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(sock, selectors.EVENT_READ)
-        return bool(selector.select(timeout=0))
