@@ -1,13 +1,15 @@
 """Creates and lists the catalogue's topics."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from schemas.topics import Topic
+from streams.kafka.consumer import consumer_config
 from streams.kafka.settings import KafkaSettings
 
 
@@ -56,7 +58,26 @@ def create_topics(settings: KafkaSettings, topics: Iterable[Topic]) -> list[str]
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another role was faster
                 raise
+    _wait_for_leaders(settings, [(topic.name, partitions_of(topic, settings)) for topic in wanted.values()])
     return created
+
+
+def _wait_for_leaders(settings: KafkaSettings, topics: list[tuple[str, int]], timeout_seconds: float = 30.0) -> None:
+    """A topic exists before its partitions have leaders; until then whoever asks for offsets is refused."""
+    consumer = Consumer(consumer_config(settings, "meshyard-admin"))
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        for place in [TopicPartition(name, partition) for name, count in topics for partition in range(count)]:
+            while True:
+                try:
+                    consumer.get_watermark_offsets(place, timeout=10)
+                    break
+                except KafkaException:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+    finally:
+        consumer.close()
 
 
 def list_topics(settings: KafkaSettings, topics: Iterable[Topic]) -> list[TopicState]:

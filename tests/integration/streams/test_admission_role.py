@@ -1,0 +1,238 @@
+"""Admission's process on a real broker: nothing is lost when it dies under load, poison, signatures, shards, limits."""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Message, Producer
+
+from schemas.codec import Codec, Record
+from schemas.topics import ANSWERS, DEAD, EVENTS, TENANTS, requests_topic
+from streams.kafka.consumer import end_offset, read_all, read_range
+from streams.kafka.producer import Headers, producer_config
+from streams.kafka.settings import KafkaSettings
+from tests.support.roles import Role, wait_until
+
+StartRole = Callable[..., Role]
+REQUESTS = requests_topic("text-to-3d")
+
+
+class Upstream:
+    """A product that writes requests straight to Kafka."""
+
+    def __init__(self, settings: KafkaSettings, codec: Codec) -> None:
+        self.settings = settings
+        self.codec = codec
+        self.producer = Producer(producer_config(settings))
+        self.user = f"user-{uuid.uuid4().hex[:8]}"
+        self.places: dict[str, tuple[int, int]] = {}  # request_id -> partition, offset
+        self.start = {p: end_offset(settings, EVENTS, p) for p in range(settings.user_partitions)}
+        self.start_answers = end_offset(settings, ANSWERS, 0)
+        self.start_dead = end_offset(settings, DEAD, 0)
+
+    def tenant(self, **changes: Any) -> None:
+        record = {
+            "user_id": self.user, "tier": "pro", "weight": 2.0, "requests_per_minute": 60_000.0,
+            "burst_requests": 10_000, "scopes": ["jobs"], "keys": [], "updated_at": 1, **changes,
+        }  # fmt: skip
+        self.producer.produce(TENANTS, key=self.user, value=self.codec.encode("tenant", record))
+        self.producer.flush(10)
+
+    def request(self, **changes: Any) -> Record:
+        return {
+            "request_id": str(uuid.uuid4()), "job_id": str(uuid.uuid4()), "user_id": self.user, "tier": "enterprise",
+            "job_type": "model", "created_at": int(time.time() * 1000), "workflow": "text-to-3d",
+            "pipeline_id": "assembly", "model_version": None, "prompt": "a chair", "seed": 1, "quality": "standard",
+            "formats": ["glb"], "parameters": {}, "traceparent": None, **changes,
+        }  # fmt: skip
+
+    def send(self, request: Record, *, key: str | None = None, headers: Headers | None = None) -> None:
+        value = self.codec.encode("job_requested", request)
+        self.send_bytes(value, key=key or self.user, headers=headers, name=request["request_id"])
+
+    def send_bytes(self, value: bytes, *, key: str, headers: Headers | None = None, name: str = "") -> None:
+        def sent(_: object, message: Message) -> None:
+            self.places[name] = (message.partition() or 0, message.offset() or 0)
+
+        self.producer.produce(REQUESTS, key=key, value=value, headers=headers, on_delivery=sent)
+        self.producer.poll(0)
+
+    def answers(self) -> list[Record]:
+        """Answers to this user."""
+        topic_end = end_offset(self.settings, ANSWERS, 0)
+        messages = read_range(self.settings, ANSWERS, 0, start=self.start_answers, end=topic_end)
+        return [a for a in map(self._decode, messages) if a["user_id"] == self.user]
+
+    def events(self) -> list[Record]:
+        """Events of this user's jobs."""
+        found: list[Record] = []
+        for partition, start in self.start.items():
+            end = end_offset(self.settings, EVENTS, partition)
+            found += map(self._decode, read_range(self.settings, EVENTS, partition, start=start, end=end))
+        return [event for event in found if event["user_id"] == self.user]
+
+    def dead(self) -> list[str]:
+        """Reasons of the dead letters with this user as the key, in order."""
+        end = end_offset(self.settings, DEAD, 0)
+        letters = map(self._decode, read_range(self.settings, DEAD, 0, start=self.start_dead, end=end))
+        return [letter["reason"] for letter in letters if letter["key"] == self.user.encode()]
+
+    def _decode(self, message: Message) -> Record:
+        value = message.value()
+        assert isinstance(value, bytes)
+        return self.codec.decode(value)
+
+
+def test_nothing_is_lost_when_it_dies_under_load(settings: KafkaSettings, codec: Codec, start_role: StartRole) -> None:
+    """Requests keep coming while the process is killed and recovers; each is decided, each decision once by its id."""
+    upstream = Upstream(settings, codec)
+    upstream.tenant()
+    stop = threading.Event()
+    sent: list[str] = []
+
+    def feed() -> None:
+        while not stop.is_set():
+            request = upstream.request()
+            upstream.send(request)
+            sent.append(request["job_id"])
+            stop.wait(0.01)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    admission = start_role("streams", "admission")
+    try:
+        for life in range(1, 4):
+            wait_until(partial(started, admission, life), "admission started")
+            wait_until(partial(longer_than, sent, len(sent) + 50), "more requests came")
+            if life < 3:
+                admission.kill()
+                admission.start()
+    finally:
+        stop.set()
+        feeder.join()
+    upstream.producer.flush(10)
+    wait_until(lambda: {e["job_id"] for e in upstream.events()} >= set(sent), "every request was decided", 30)
+    events = {event["event_id"]: event for event in upstream.events()}.values()
+    assert Counter(event["job_id"] for event in events) == Counter(sent)
+    assert {event["transition"] for event in events} == {"queued"}
+    assert "RecordsDropped" not in admission.log()
+    assert admission.stop() == 0
+
+
+def started(role: Role, times: int) -> bool:
+    return role.log().count('"role_started"') == times
+
+
+def longer_than(items: list[str], count: int) -> bool:
+    return len(items) > count
+
+
+def test_poison_beside_good_requests(settings: KafkaSettings, codec: Codec, start_role: StartRole) -> None:
+    """Each poison record is buried with its reason; the good request behind them is served."""
+    upstream = Upstream(settings, codec)
+    upstream.tenant()
+    start_role("streams", "admission")
+    good = codec.encode("job_requested", upstream.request())
+    for value in (b"", b"{}", good[:-1], good + b"x", b"\x00\x00\x00\xff\xff", codec.encode("tenant", tenant_like())):
+        upstream.send_bytes(value, key=upstream.user)
+    upstream.send(upstream.request(job_id="7"))
+    last = upstream.request()
+    upstream.send(last)
+    upstream.producer.flush(10)
+    wait_until(lambda: last["job_id"] in {e["job_id"] for e in upstream.events()}, "the good request was served")
+    assert upstream.dead() == [
+        "empty", "wrong_magic_byte", "truncated", "trailing_bytes", "unknown_schema_id", "unexpected_schema",
+        "job_id_invalid",
+    ]  # fmt: skip
+
+
+def tenant_like() -> Record:
+    return {
+        "user_id": "x", "tier": "pro", "weight": 1.0, "requests_per_minute": 1.0, "burst_requests": 1, "scopes": [],
+        "keys": [], "updated_at": 1,
+    }  # fmt: skip
+
+
+def test_another_users_name_is_refused(settings: KafkaSettings, codec: Codec, start_role: StartRole) -> None:
+    upstream = Upstream(settings, codec)
+    start_role("streams", "admission")
+    upstream.send(upstream.request(user_id="someone-else"), key=upstream.user)
+    upstream.send(upstream.request())
+    upstream.producer.flush(10)
+    wait_until(lambda: len(upstream.events()) == 1, "the honest request was served")
+    assert upstream.dead() == ["user_id_invalid"]
+
+
+def test_the_limit_is_one_for_all_ways_and_exact(settings: KafkaSettings, codec: Codec, start_role: StartRole) -> None:
+    upstream = Upstream(settings, codec)
+    upstream.tenant(requests_per_minute=1.0, burst_requests=3)
+    start_role("streams", "admission")
+    repeated = upstream.request()
+    for request in (repeated, upstream.request(), repeated, upstream.request(), upstream.request()):
+        upstream.send({**request, "request_id": str(uuid.uuid4())})
+    upstream.producer.flush(10)
+    wait_until(lambda: len(upstream.answers()) == 5, "every request was answered")
+    outcomes = [answer["outcome"] for answer in upstream.answers()]
+    assert outcomes == ["accepted", "accepted", "duplicate", "accepted", "rejected"]
+    refused = upstream.answers()[-1]
+    assert refused["code"] == "rate_limit"
+    assert 58_000 < refused["retry_after_ms"] <= 60_000
+
+
+def test_untrusted_topics_need_a_signature(
+    settings: KafkaSettings, codec: Codec, start_role: StartRole, tmp_path: Path
+) -> None:
+    upstream = Upstream(settings, codec)
+    key = f"my_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(key.encode())
+    name = key.split("_")[1]
+    api_key = {"key_id": name, "sha256": digest.hexdigest(), "created_at": 1, "revoked_at": None}
+    upstream.tenant(keys=[api_key])
+    server_key = tmp_path / "server.key"
+    server_key.write_text(secrets.token_hex(32))
+    start_role("streams", "admission", MESHYARD_TRUST_TOPIC="0", MESHYARD_SERVER_KEY_FILE=str(server_key))
+    bare, forged, signed, by_gateway = (upstream.request() for _ in range(4))
+    upstream.send(bare)
+    upstream.send(forged, headers=[("meshyard-signature", f"{name}:{'0' * 64}".encode())])
+    for request, who, secret in (
+        (signed, name, digest.digest()),
+        (by_gateway, "gateway", bytes.fromhex(server_key.read_text())),
+    ):
+        value = codec.encode("job_requested", request)
+        mark = hmac.digest(secret, value, "sha256").hex()
+        upstream.send(request, headers=[("meshyard-signature", f"{who}:{mark}".encode())])
+    upstream.producer.flush(10)
+    wait_until(lambda: len(upstream.answers()) == 4, "every request was answered")
+    by_request = {a["request_id"]: a["outcome"] for a in upstream.answers()}
+    assert [by_request[r["request_id"]] for r in (bare, forged, signed, by_gateway)] == [
+        "rejected", "rejected", "accepted", "accepted",
+    ]  # fmt: skip
+
+
+def test_shards_share_the_partitions(settings: KafkaSettings, codec: Codec, start_role: StartRole) -> None:
+    """Two shards, one group each: every request is decided once, by the shard of its partition."""
+    upstream = Upstream(settings, codec)
+    shards = [start_role("streams", "admission", "--shard", f"{n}/2") for n in (0, 1)]
+    users = [f"{upstream.user}-{n}" for n in range(12)]
+    requests = [upstream.request(user_id=user) for user in users]
+    for request in requests:
+        upstream.send(request, key=request["user_id"])
+    upstream.producer.flush(10)
+    wanted = {request["request_id"] for request in requests}
+
+    def answered() -> list[str]:
+        found = (upstream._decode(m) for m in read_all(settings, ANSWERS, [0]))
+        return [a["request_id"] for a in found if a["request_id"] in wanted]
+
+    wait_until(lambda: set(answered()) == wanted, "both shards answered")
+    assert Counter(answered()) == Counter(wanted)
+    assert {upstream.places[r["request_id"]][0] % 2 for r in requests} == {0, 1}
+    assert [shard.stop() for shard in shards] == [0, 0]
