@@ -70,7 +70,6 @@ def test_bad_input_is_one_line_that_names_the_field(
         (["submit", "chair", "--url", "http://127.0.0.1:1", "--key-file", "{key}"], 1, "does not answer"),
         (["sql", "SELECT 1"], 1, "MESHYARD_CLICKHOUSE_URL"),
         (["bench", "noop"], 1, "--data-dir"),
-        (["bench", "noop", "--jobs", "800", "--singles", "800"], 2, "--jobs"),
         (["bench", "noop", "--json", "/absent/figures.json"], 2, "--json"),
         (["setup"], 2, "MESHYARD_KAFKA_BOOTSTRAP"),
         (["topics", "list"], 1, "MESHYARD_KAFKA_BOOTSTRAP"),
