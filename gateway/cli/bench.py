@@ -1,22 +1,15 @@
-"""`meshyard bench noop`: what a job costs when its work costs nothing, on the stack that runs or on one of its own."""
+"""`meshyard bench noop`: what a job costs when its work costs nothing, on a stack of its own or on one that runs."""
 
 import argparse
 import json
-import os
-import platform
 import signal
-import statistics
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli.errors import CommandError, UsageError
-from gateway.cli.target import LOCAL_PATIENCE_SECONDS, Target, add_data_dir, read_key
+from gateway.cli.up import MOST_SLOTS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,64 +17,79 @@ if TYPE_CHECKING:
     from gateway.supervisor.state import StackState
 
 HELP = "measure jobs that do nothing: jobs per CPU-second, and latency at low load"
-CLIENTS: Final = 8
-WARM_UP_JOBS: Final = 50
-MOST_JOBS: Final = 800
-"""The user `local` may send 1,000 requests at once; more would measure the limit."""
-REQUEST: Final = {"workflow": "text-to-3d", "pipeline_id": "synthetic", "prompt": "nothing"}
-OPEN_STATES: Final = ("submitted", "queued", "running")
+MOST_JOBS: Final = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("benchmark", choices=("noop",), help="jobs of three stages that do nothing")
-    parser.add_argument("--jobs", type=count, default=300, metavar="N", help="jobs of the load phase (300)")
-    parser.add_argument("--singles", type=count, default=60, metavar="N", help="jobs of the low-load phase (60)")
-    parser.add_argument("--slots", type=count, default=2, metavar="N", help="workers of the stack it starts (2)")
+    parser.add_argument("--jobs", type=job_count, default=2000, metavar="N", help="jobs sent at once (2000)")
+    parser.add_argument(
+        "--low-seconds", type=job_count, default=15, metavar="N", help="how long to send 20 jobs/s (15)"
+    )
+    parser.add_argument("--slots", type=slot_count, default=2, metavar="N", help="workers of the stack it starts (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    add_data_dir(parser)
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="measure the stack that runs on DIR (default: one of its own)"
+    )
 
 
-def count(text: str) -> int:
-    """A number of jobs or slots. Raises ArgumentTypeError."""
+def job_count(text: str) -> int:
+    """A number of jobs. Raises ArgumentTypeError."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_JOBS:
         raise argparse.ArgumentTypeError(f"{text!r}; give a number from 1 to {MOST_JOBS}")
     return int(text)
 
 
+def slot_count(text: str) -> int:
+    """A number of slots. Raises ArgumentTypeError."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_SLOTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of slots; give 1 to {MOST_SLOTS}")
+    return int(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, and with --json write."""
+    """Measure, print a table, and with --json write; exit code 1 when a job was lost or did not succeed."""
     from rich.console import Console
 
-    if arguments.jobs + arguments.singles + WARM_UP_JOBS > MOST_JOBS + 100:
-        raise UsageError("--jobs", f"with --singles more than {MOST_JOBS + 100 - WARM_UP_JOBS} jobs; give fewer")
+    from gateway.bench.noop import BenchFailed, NoopBenchmark
+
     file: Path | None = arguments.json
     if file is not None and not file.absolute().parent.is_dir():
         raise UsageError("--json", f"{file.parent} is no directory; name a file in one that exists")
     console = Console(stderr=True, soft_wrap=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends everything in order, like Ctrl-C
     with ExitStack() as until_done:
         stack = _stack(arguments, console, until_done)
-        figures = _measure(stack, arguments.jobs, arguments.singles, console)
-    text = json.dumps(figures, indent=1) + "\n"
-    sys.stdout.write(text)
+        try:
+            with NoopBenchmark(stack) as benchmark, console.status("Starting") as line:
+                figures = benchmark.measure(arguments.jobs, arguments.low_seconds, line.update)
+        except BenchFailed as error:
+            raise CommandError(str(error)) from error
+    _print(figures)
     if file is not None:
-        file.write_text(text)
+        file.write_text(json.dumps(figures, indent=1) + "\n")
+    bad = {name: figures[name] for name in ("lost", "not_succeeded") if figures[name]}
+    if bad:
+        raise CommandError(f"jobs that did not end well: {bad}")
     return 0
 
 
 def _stack(arguments: argparse.Namespace, console: "Console", until_done: ExitStack) -> "StackState":
     """The stack of --data-dir; without one, a stack of its own with synthetic slots only."""
-    from gateway.cli.logfile import log_to_file
-    from gateway.supervisor.layout import StackSettings
-    from gateway.supervisor.stack import Stack
     from gateway.supervisor.state import running
 
     if arguments.data_dir is not None:
         found = running(arguments.data_dir.expanduser().absolute())
         if found is None:
             raise CommandError(f"no stack runs on {arguments.data_dir}; leave --data-dir out to have one started")
+        if found.warm_seconds is None:
+            raise CommandError(f"the stack on {arguments.data_dir} is not ready; wait until its workers are")
         return found
+    from gateway.cli.logfile import log_to_file
+    from gateway.supervisor.layout import StackSettings
+    from gateway.supervisor.stack import Stack
+
     root = Path(until_done.enter_context(TemporaryDirectory(prefix="meshyard-bench-")))
     settings = StackSettings.from_env(root, slots=0, synthetic_slots=arguments.slots)
     until_done.enter_context(log_to_file(root / "logs" / "supervisor.log"))
@@ -93,74 +101,25 @@ def _stack(arguments: argparse.Namespace, console: "Console", until_done: ExitSt
     return stack.state()
 
 
-def _measure(stack: "StackState", jobs: int, singles: int, console: "Console") -> dict[str, Any]:
-    """Warm up, then the load phase, then one job at a time."""
-    from gateway.cli.api import Api
+def _print(figures: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
 
-    target = Target(url=stack.gateway, key=read_key(Path(stack.key_file)), patience_seconds=LOCAL_PATIENCE_SECONDS)
-    with Api(target) as api, console.status("Warming up") as line:
-        _load(target, api, WARM_UP_JOBS)
-        line.update(f"{jobs} jobs at once")
-        before, began = _cpu_seconds(stack), time.monotonic()
-        _load(target, api, jobs)
-        wall_seconds = time.monotonic() - began
-        used = {name: seconds - before.get(name, 0.0) for name, seconds in _cpu_seconds(stack).items()}
-        line.update(f"{singles} jobs, one after the other")
-        latencies = [_one(api) for _ in range(singles)]
-    cpu_seconds = sum(used.values())
-    return {
-        "benchmark": "noop",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
-        "load": {
-            "jobs": jobs,
-            "workers": sum(role.name.startswith("worker-") for role in stack.roles),
-            "wall_seconds": round(wall_seconds, 3),
-            "jobs_per_second": round(jobs / wall_seconds, 1),
-            "cpu_seconds": round(cpu_seconds, 3),
-            "jobs_per_cpu_second": round(jobs / cpu_seconds, 1),
-            "cpu_ms_per_job_by_role": {name: round(1000 * seconds / jobs, 2) for name, seconds in used.items()},
-        },
-        "low_load": {
-            "jobs": singles,
-            "seconds_p50": round(statistics.median(latencies), 4),
-            "seconds_p95": round(sorted(latencies)[max(0, round(0.95 * singles) - 1)], 4),
-        },
-    }
+    table = Table("", "figure", title=f"{figures['jobs']} no-op jobs of three stages on {figures['slots']} slots")
+    table.add_row("jobs per CPU-second", str(figures["jobs_per_cpu_s"]))
+    table.add_row("jobs/s at once", str(figures["jobs_per_s"]))
+    table.add_row(
+        f"p50 / p95 / p99 at {figures['low']['rate']:g} jobs/s",
+        " / ".join(
+            "-" if figures[name] is None else f"{figures[name]:.0f} ms" for name in ("p50_ms", "p95_ms", "p99_ms")
+        ),
+    )
+    for role, milliseconds in figures["cpu_ms_per_job"].items():
+        table.add_row(f"CPU a job, {role}", f"{milliseconds:.2f} ms")
+    table.add_row("lost, repeated", f"{figures['lost']}, {figures['repeated']}")
+    table.add_row("cores that others used meanwhile", str(figures["other_cores"]))
+    Console(soft_wrap=True).print(table)
 
 
-def _load(target: Target, api: Any, jobs: int) -> None:
-    """Submit from several clients at once and wait until none of the user's jobs is open."""
-    from gateway.cli.api import Api
-
-    def submit(share: int) -> None:
-        with Api(target) as one:
-            for _ in range(share):
-                one.submit(REQUEST)
-
-    shares = [jobs // CLIENTS + (client < jobs % CLIENTS) for client in range(CLIENTS)]
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        for done in [pool.submit(submit, share) for share in shares]:
-            done.result()
-    while any(api.jobs(1, state) for state in OPEN_STATES):
-        time.sleep(0.2)
-
-
-def _one(api: Any) -> float:
-    """Seconds from before the submission until the stream told the job's end."""
-    began = time.monotonic()
-    job = api.submit(REQUEST)
-    api.wait(job["id"])
-    return time.monotonic() - began
-
-
-def _cpu_seconds(stack: "StackState") -> dict[str, float]:
-    """CPU that each role and its children have used, by role."""
-    import psutil
-
-    used = {}
-    for role in stack.roles:
-        process = psutil.Process(role.pid)
-        family = [process, *process.children(recursive=True)]
-        used[role.name] = sum(sum(one.cpu_times()[:2]) for one in family)
-    return used
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
