@@ -12,7 +12,10 @@
    partitions are resumed last.
 4. The seek leaves a partition where it is that has no committed offset, or 0: what had been fetched of it before is
    lost on the very first start. Here it goes back to the beginning.
-5. Other ways to drop a record may be left, so both ends are watched: `Sequence` remembers what came from the broker,
+5. A fetch waits with the *live* set of active partitions. When the last of them is paused, aiokafka takes the empty set
+   for "all", and what then comes is dropped, because its partition is not active. Here a fetch asks for what was active
+   when it began.
+6. Other ways to drop a record may be left, so both ends are watched: `Sequence` remembers what came from the broker,
    `dropped_before` tells what an agent was not given, and the role then ends its process with nothing acknowledged;
    the next life reads the record again.
 
@@ -84,8 +87,13 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
             await consumer.seek_to_beginning(*start)
         return found
 
-    async def _fetch_records(self, *arguments: Any, **options: Any) -> Any:
-        found = await super()._fetch_records(*arguments, **options)
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
+    ) -> Any:
+        wanted = set(active_partitions)
+        if not wanted:
+            return {}
+        found = await super()._fetch_records(consumer, wanted, timeout, max_records)
         for place, records in found.items():
             if self.app.topics.acks_enabled_for(place.topic):
                 sequence = self.consumer.sequence(TP(place.topic, place.partition))
