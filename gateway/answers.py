@@ -36,9 +36,7 @@ class AnswerLag:
     def lagging(self, now: float) -> bool:
         """Whether requests should be refused for now."""
         return (
-            len(self._misses) == LAG_REQUESTS
-            and self._first_miss is not None
-            and now - self._first_miss >= LAG_SECONDS
+            len(self._misses) == LAG_REQUESTS and self._first_miss is not None and now - self._first_miss >= LAG_SECONDS
         )
 
     def admit(self, now: float) -> bool:

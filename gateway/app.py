@@ -58,9 +58,7 @@ def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        problem = Problem(
-            "method_not_allowed", f"allowed: {allowed}", "use one of these", headers={"allow": allowed}
-        )
+        problem = Problem("method_not_allowed", f"allowed: {allowed}", "use one of these", headers={"allow": allowed})
     else:
         problem = Problem("not_found", "no such resource", "check the path against docs/http-api.md")
     return problem.response(request.scope[REQUEST_ID])

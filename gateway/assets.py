@@ -40,9 +40,7 @@ async def asset_response(
         raise Problem("asset_gone", "the asset is no longer stored", "make the job again") from None
     except (ForeignUri, OSError, TimeoutError) as error:
         log.warning("asset unreachable", error=type(error).__name__)
-        raise Problem(
-            "asset_unreachable", "the object store did not give the asset", "try again later"
-        ) from None
+        raise Problem("asset_unreachable", "the object store did not give the asset", "try again later") from None
     headers["content-length"] = str(size)
     return StreamingResponse(_pieces(chunks), headers=headers, media_type=_media_type(artefact))
 

@@ -84,8 +84,7 @@ class TenantDirectory:
     def still_valid(self, principal: Principal, now_ms: int) -> bool:
         """Whether an open stream's key has been revoked or removed meanwhile."""
         return any(
-            entry.user_id == principal.user_id
-            and (entry.revoked_at_ms is None or entry.revoked_at_ms > now_ms)
+            entry.user_id == principal.user_id and (entry.revoked_at_ms is None or entry.revoked_at_ms > now_ms)
             for entry in self._by_key_id.get(principal.key_id, ())
         )
 

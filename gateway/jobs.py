@@ -79,9 +79,7 @@ def assets(folded: JobFold, pipeline_id: str) -> dict[str, Mapping[str, Any]]:
     order = _stage_names(pipeline_id, folded)
     latest: dict[str, Mapping[str, Any]] = {}
     by_stage: dict[str, Mapping[str, Any]] = {}
-    for (stage, role), artefact in sorted(
-        folded.artefacts.items(), key=lambda item: _place(order, item[0][0])
-    ):
+    for (stage, role), artefact in sorted(folded.artefacts.items(), key=lambda item: _place(order, item[0][0])):
         by_stage[f"{stage}/{role}"] = artefact
         if role in _FILES:
             latest[_FILES[role]] = artefact
@@ -93,11 +91,7 @@ def iso(at_ms: int | None) -> str | None:
     if at_ms is None:
         return None
     try:
-        return (
-            datetime.fromtimestamp(at_ms / 1000, UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z")
-        )
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (OverflowError, ValueError, OSError):
         return None
 
@@ -110,9 +104,7 @@ def cursor_of(row: JobRow) -> str:
 def parse_cursor(text: str) -> tuple[int, str]:
     """created_at and job_id of a cursor. Raises Problem."""
     try:
-        created_at, _, job_id = (
-            base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
-        )
+        created_at, _, job_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
         if not -(2**62) < int(created_at) < 2**62:
             raise ValueError(created_at)
         return int(created_at), job_id
@@ -136,9 +128,7 @@ def _place(order: list[str], stage: str) -> int:
 
 
 def _stages(row: JobRow, folded: JobFold) -> list[JobJson]:
-    pending = StageView(
-        name="", state="pending", attempt=0, wait_seconds=None, run_seconds=None, gpu_seconds=None
-    )
+    pending = StageView(name="", state="pending", attempt=0, wait_seconds=None, run_seconds=None, gpu_seconds=None)
     found = []
     for name in _stage_names(row.pipeline_id, folded):
         stage = folded.stages.get(name, pending)

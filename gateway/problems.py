@@ -40,9 +40,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "too_many_streams": ProblemKind(status=429, title="Too many open event streams", retryable=True),
     "too_many_headers": ProblemKind(status=431, title="The request has too many headers"),
     "internal": ProblemKind(status=500, title="The gateway failed", retryable=True),
-    "asset_unreachable": ProblemKind(
-        status=502, title="The object store did not give the asset", retryable=True
-    ),
+    "asset_unreachable": ProblemKind(status=502, title="The object store did not give the asset", retryable=True),
     "starting": ProblemKind(status=503, title="The gateway is starting", retryable=True),
     "overloaded": ProblemKind(status=503, title="Admission does not answer at present", retryable=True),
     "broker_unavailable": ProblemKind(status=503, title="The request could not be stored", retryable=True),

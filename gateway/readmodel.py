@@ -136,9 +136,7 @@ class ReadModel:
             self._writer.executemany(_PUT_JOB, requests)
             self._writer.executemany(_PUT_EVENT, [_event_values(event) for event in batch.events])
             self._writer.executemany(_PUT_JOB, [_event_row(event) for event in batch.events])
-            places = [
-                (topic, partition, following) for (topic, partition), following in batch.offsets.items()
-            ]
+            places = [(topic, partition, following) for (topic, partition), following in batch.offsets.items()]
             self._writer.executemany(_PUT_OFFSET, places)
         changed = {(record["user_id"], record["job_id"]): False for record, _ in batch.requests}
         changed.update({(event.user_id, event.job_id): True for event in batch.events})
@@ -248,9 +246,7 @@ class ReadModel:
     def _reader(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
-            found = sqlite3.connect(
-                f"file:{self._path}?mode=ro", uri=True, timeout=30, check_same_thread=False
-            )
+            found = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=30, check_same_thread=False)
             self._local.connection = found
             with self._lock:
                 self._readers.append(found)

@@ -139,9 +139,7 @@ class Services:
         if self.hub.draining:
             raise unavailable("starting", "this gateway stops; ask again")
         if self.load.age_seconds(self.clock.now_ms()) > REFUSE_SECONDS:
-            raise unavailable(
-                "overloaded", "the scheduler has been silent for too long", retry_after_seconds=5
-            )
+            raise unavailable("overloaded", "the scheduler has been silent for too long", retry_after_seconds=5)
         if not self.answers.lag.admit(asyncio.get_running_loop().time()):
             raise unavailable("overloaded", "admission does not answer in time", retry_after_seconds=5)
 
@@ -184,9 +182,7 @@ class Services:
         position = None
         if stored.row.queued_at is not None:
             position = self.load.queue_position(job[0], stored.queued_before)
-        return job_json(
-            stored.row, self.fold(stored), progress=self.hub.progress(job), queue_position=position
-        )
+        return job_json(stored.row, self.fold(stored), progress=self.hub.progress(job), queue_position=position)
 
     def fold(self, stored: StoredJob) -> JobFold:
         """The job's state; `queued` as soon as admission has said so to this gateway."""

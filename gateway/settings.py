@@ -40,9 +40,7 @@ class GatewaySettings:
             raise SettingsError("MESHYARD_DATA_DIR", "not set; give a directory for the gateway's read model")
         objects_url = env.get("MESHYARD_OBJECTS_URL")
         if not objects_url or "://" not in objects_url:
-            raise SettingsError(
-                "MESHYARD_OBJECTS_URL", "not set; give file:///directory or s3://bucket/prefix"
-            )
+            raise SettingsError("MESHYARD_OBJECTS_URL", "not set; give file:///directory or s3://bucket/prefix")
         log_format = env.get("MESHYARD_LOG_FORMAT", "json")
         if log_format not in ("json", "console"):
             raise SettingsError("MESHYARD_LOG_FORMAT", f"{log_format!r} is unknown; give json or console")

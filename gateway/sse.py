@@ -70,9 +70,7 @@ def ended(stored: StoredJob, last: tuple[int, int] | None) -> bool:
 class EventStream:
     """An ASGI response that sends a job's events until its end."""
 
-    def __init__(
-        self, services: Services, principal: Principal, job_id: str, last: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, services: Services, principal: Principal, job_id: str, last: tuple[int, int] | None) -> None:
         self._services = services
         self._principal = principal
         self._job = (principal.user_id, job_id)

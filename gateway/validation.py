@@ -94,6 +94,8 @@ def parse_job(data: bytes) -> tuple[JobBody, Pipeline]:
         _refuse("formats", "a format is unknown")
     if body.model_version is not None:
         _check_text("model_version", body.model_version)
+        if body.model_version not in pipeline.model_versions:
+            _refuse("model_version", "the pipeline has no such version")
     for name, value in body.parameters.items():
         _check_text("parameters", name)
         _check_text("parameters", value)
@@ -135,9 +137,7 @@ def _parse_json(data: bytes) -> object:
         raise Problem("invalid_json", "the body is nested too deeply", "send one flat object") from None
     except ValueError as error:  # not UTF-8, not JSON, a number of thousands of digits
         where = f" at byte {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise Problem(
-            "invalid_json", f"the body cannot be read{where}", "send one JSON object in UTF-8"
-        ) from None
+        raise Problem("invalid_json", f"the body cannot be read{where}", "send one JSON object in UTF-8") from None
 
 
 class _DuplicateName(Exception):
@@ -172,9 +172,7 @@ def _convert(raw: object, kind: type[_Body]) -> _Body:
         if unknown is not None:
             fields = ", ".join(kind.__struct_fields__)
             name = _shown(unknown[1])
-            raise Problem(
-                "invalid_request", "the field is unknown", f"known fields: {fields}", field=name
-            ) from None
+            raise Problem("invalid_request", "the field is unknown", f"known fields: {fields}", field=name) from None
         missing = re.search(r"missing required field `(\w+)`", message)
         if missing is not None:
             _refuse(missing[1], "the field is missing")

@@ -19,12 +19,17 @@ class StageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """What serves a workflow. scope: what a user must be allowed to do to ask for it."""
+    """What serves a workflow.
+
+    scope: what a user must be allowed to do to ask for it; model_versions: those that may be asked for, the newest
+    last, which serves requests that name none.
+    """
 
     pipeline_id: str
     workflow: str
     scope: str
     needs_prompt: bool
+    model_versions: tuple[str, ...]
     stages: tuple[StageSpec, ...]
 
     def stage_index(self, stage: str) -> int:
@@ -49,6 +54,7 @@ PIPELINES: Final[dict[str, Pipeline]] = {
             workflow=TEXT_TO_3D,
             scope="jobs",
             needs_prompt=True,
+            model_versions=("1",),
             stages=(
                 StageSpec(name="generate", prior_gpu_seconds=3.0, share=0.4),
                 StageSpec(name="retopology", prior_gpu_seconds=1.0, share=0.1),
@@ -61,6 +67,7 @@ PIPELINES: Final[dict[str, Pipeline]] = {
             workflow=TEXT_TO_3D,
             scope="synthetic",
             needs_prompt=False,
+            model_versions=("1",),
             stages=(
                 StageSpec(name="generate", prior_gpu_seconds=0.05, share=0.4),
                 StageSpec(name="retopology", prior_gpu_seconds=0.05, share=0.2),

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gateway.cli.api import Api
+    from gateway.supervisor.stack import Stack
     from gateway.supervisor.state import StackState
 
 HELP = "make one model: starts the stack if none runs, and shows each step"
@@ -49,14 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
     data_dir = data_dir_of(arguments)
     with ExitStack() as until_done:
         stack = running(data_dir)
-        if stack is None:
-            stack = _start_stack(data_dir, console, until_done)
-        else:
+        if stack is not None:
             _wait_accepting(stack)
-        return _make(arguments, stack, out, console)
+            return _make(arguments, stack, out, console)
+        started = _start_stack(data_dir, console, until_done)
+        # The job is on its way while the worker loads; a worker that cannot load ends the command.
+        return _make(arguments, started.state(), out, console, warm=started.wait_warm)
 
 
-def _start_stack(data_dir: Path, console: "Console", until_done: ExitStack) -> "StackState":
+def _start_stack(data_dir: Path, console: "Console", until_done: ExitStack) -> "Stack":
     """Start a stack that ends with this command."""
     from gateway.cli.logfile import log_to_file
     from gateway.supervisor.layout import StackSettings
@@ -71,7 +74,7 @@ def _start_stack(data_dir: Path, console: "Console", until_done: ExitStack) -> "
     with console.status("Starting the stack") as line:
         seconds = stack.start(tell=lambda what: line.update(f"Starting the stack: {what}"))
     console.print(f"Stack: accepting at {stack.url} after {seconds:.1f} s")
-    return stack.state()
+    return stack
 
 
 def _wait_accepting(stack: "StackState") -> None:
@@ -85,7 +88,13 @@ def _wait_accepting(stack: "StackState") -> None:
         time.sleep(0.2)
 
 
-def _make(arguments: argparse.Namespace, stack: "StackState", out: Path, console: "Console") -> int:
+def _make(
+    arguments: argparse.Namespace,
+    stack: "StackState",
+    out: Path,
+    console: "Console",
+    warm: Callable[[], bool] | None = None,
+) -> int:
     from gateway.cli.api import Api
 
     request: dict[str, Any] = {"workflow": "text-to-3d", "prompt": arguments.prompt}
@@ -96,6 +105,9 @@ def _make(arguments: argparse.Namespace, stack: "StackState", out: Path, console
         Target(url=stack.gateway, key=read_key(Path(stack.key_file)), patience_seconds=LOCAL_PATIENCE_SECONDS)
     ) as api:
         job = api.submit(request)
+        if warm is not None:
+            with console.status("Loading the model"):
+                warm()
         _follow(api, job["id"], console)
         job = api.job(job["id"])
         if job["state"] != "succeeded":

@@ -47,9 +47,7 @@ class ContextMiddleware:
         except Problem as problem:
             await problem.response(request_id)(scope, receive, send_named)
         except Exception:
-            log.exception(
-                "request failed", request_id=request_id, method=scope["method"], route=_route(scope)
-            )
+            log.exception("request failed", request_id=request_id, method=scope["method"], route=_route(scope))
             if status:
                 raise  # half an answer is out: the server closes the connection
             internal = Problem(

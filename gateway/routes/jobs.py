@@ -135,9 +135,7 @@ async def _answered(services: Services, record: Record, answer: Record, principa
         raise Problem("rate_limit", answer["detail"], f"wait {seconds} s and send it again", headers=headers)
     if code == "forbidden":
         raise _forbidden(answer["detail"])
-    raise Problem(
-        "invalid_request", answer["detail"], "change the request as the detail says", headers=headers
-    )
+    raise Problem("invalid_request", answer["detail"], "change the request as the detail says", headers=headers)
 
 
 def _forbidden(detail: str) -> Problem:
@@ -180,9 +178,7 @@ async def list_jobs(request: Request) -> Response:
     query = request.query_params
     for name in query:
         if name not in ("limit", "cursor", "state"):
-            raise _bad_parameter(
-                name[:64].encode("unicode_escape").decode(), "known parameters: limit, cursor, state"
-            )
+            raise _bad_parameter(name[:64].encode("unicode_escape").decode(), "known parameters: limit, cursor, state")
     limit = query.get("limit", str(_DEFAULT_LIMIT))
     if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= _MAX_LIMIT:
         raise _bad_parameter("limit", f"give a number from 1 to {_MAX_LIMIT}")

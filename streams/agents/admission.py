@@ -87,10 +87,13 @@ class Admission:
     def _learn(self, tenant: Record) -> None:
         self._standings[tenant["user_id"]] = standing_of(tenant)
         for key in tenant["keys"]:
-            if key["revoked_at"] is None:
+            self._key_hashes.pop(key["key_id"], None)
+            if key["revoked_at"] is not None:
+                continue
+            try:
                 self._key_hashes[key["key_id"]] = (tenant["user_id"], bytes.fromhex(key["sha256"]))
-            else:
-                self._key_hashes.pop(key["key_id"], None)
+            except ValueError:  # the other keys of this row still count
+                log.warning("key_unreadable", user_id=tenant["user_id"], key_id=key["key_id"])
 
     # ---- requests -----------------------------------------------------------------------------------------------
 

@@ -130,6 +130,9 @@ class InOrderConsumer(Consumer):
         """An agent got this record; which fetched records before it were never given to one."""
         return self.sequence(tp).given(offset)
 
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust warns of every quiet partition, changelogs too; whether we make progress is the role's to watch."""
+
     def _new_consumer_thread(self) -> ReadCommittedThread:
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 

@@ -91,6 +91,9 @@ def fault(request: Mapping[str, Any], key: str | None, workflow: str) -> str | N
     if pipeline is None or pipeline.workflow != workflow:
         offered = ", ".join(p.pipeline_id for p in PIPELINES.values() if p.workflow == workflow)
         return f"pipeline_id: {request['pipeline_id']!r} does not serve {workflow}; offered: {offered}"
+    version = request["model_version"]
+    if version is not None and version not in pipeline.model_versions:
+        return f"model_version: {version!r} is not known; offered: {', '.join(pipeline.model_versions)}"
     prompt = request["prompt"]
     if pipeline.needs_prompt and not (prompt and prompt.strip()):
         return "prompt: is empty; say what to make"
@@ -131,7 +134,9 @@ def decide(
         detail = f"pipeline_id: {request['pipeline_id']!r} needs the scope {scope!r}, which this user does not have"
         return Verdict(outcome="rejected", code="forbidden", detail=detail)
     left = int(user_row["tokens"]) if user_row else standing.limit.burst_requests
-    if job_row is not None and now_ms - job_row["at_ms"] <= KEY_LIFE_MS:
+    # A row that a later record wrote says nothing of this one: it was refused then, and its job accepted afterwards.
+    later = job_row is not None and job_row["source"][0] == source[0] and job_row["source"][2] > source[2]
+    if job_row is not None and not later and now_ms - job_row["at_ms"] <= KEY_LIFE_MS:
         if job_row["source"] == list(source):  # applied before a crash: say the same again
             return Verdict(outcome="accepted", code="ok", detail="", remaining=left)
         if job_row["fingerprint"] != fingerprint(request):

@@ -106,10 +106,13 @@ class Scheduler:
             self._refuse(ready)
             return
         state.sequence += 1
+        pipeline = PIPELINES[ready["pipeline_id"]]
+        spec = {name: ready[name] for name in _SPEC_FIELDS}
+        spec["model_version"] = spec["model_version"] or pipeline.model_versions[-1]
         job = Job(
-            spec={name: ready[name] for name in _SPEC_FIELDS},
+            spec=spec,
             sequence=state.sequence,
-            stage_index=PIPELINES[ready["pipeline_id"]].stage_index(ready["stage"]),
+            stage_index=pipeline.stage_index(ready["stage"]),
             artefacts=list(ready["artefacts"]),
             ready_at=state.now,
         )

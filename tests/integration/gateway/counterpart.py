@@ -70,9 +70,7 @@ class Counterpart:
         self.put_tenant(user_id, [key], scopes)
         return text
 
-    def put_tenant(
-        self, user_id: str, keys: list[Record], scopes: tuple[str, ...] = ("jobs", "synthetic")
-    ) -> None:
+    def put_tenant(self, user_id: str, keys: list[Record], scopes: tuple[str, ...] = ("jobs", "synthetic")) -> None:
         self._put(
             TENANTS,
             user_id,

@@ -127,9 +127,7 @@ def _frames(lines: Iterator[str]) -> Iterator[Frame]:
         if line and name:
             found[name] = value
         elif "data" in found:
-            yield Frame(
-                event=found["event"], event_id=found.get("id"), data=msgspec.json.decode(found["data"])
-            )
+            yield Frame(event=found["event"], event_id=found.get("id"), data=msgspec.json.decode(found["data"]))
             found = {}
         else:
             found = {}

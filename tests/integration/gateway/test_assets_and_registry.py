@@ -17,9 +17,7 @@ BIG = bytes(range(256)) * 8192
 
 
 @pytest.fixture
-def job_with_assets(
-    client: httpx.Client, counterpart: Counterpart, gateway: GatewayProcess, tmp_path: Path
-) -> str:
+def job_with_assets(client: httpx.Client, counterpart: Counterpart, gateway: GatewayProcess, tmp_path: Path) -> str:
     store = ObjectStore(f"file://{gateway.data_dir}/objects")
     job_id = make(client)
 
@@ -103,9 +101,7 @@ def test_plain_producers_find_our_schemas(gateway: GatewayProcess) -> None:
     body = {"schema": ours.text, "schemaType": "AVRO"}
     kind = {"content-type": "application/vnd.schemaregistry.v1+json"}
     with httpx.Client(base_url=f"{gateway.url}/registry", headers=kind) as registry:
-        assert {subject, "meshyard.job_requested", "jobs.events-value"} <= set(
-            registry.get("/subjects").json()
-        )
+        assert {subject, "meshyard.job_requested", "jobs.events-value"} <= set(registry.get("/subjects").json())
         assert registry.get(f"/subjects/{subject}/versions").json() == [1]
         assert registry.get(f"/subjects/{subject}/versions/1").json() == described
         assert registry.get(f"/subjects/{subject}/versions/latest").json() == described

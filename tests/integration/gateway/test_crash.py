@@ -34,9 +34,7 @@ def objects_of(client: httpx.Client, jobs: list[str]) -> list[dict[str, object]]
     return found
 
 
-def test_kill_9_loses_and_doubles_nothing(
-    own_gateway: GatewayProcess, counterpart: Counterpart, user_id: str
-) -> None:
+def test_kill_9_loses_and_doubles_nothing(own_gateway: GatewayProcess, counterpart: Counterpart, user_id: str) -> None:
     key = counterpart.tenant(user_id)
     own_gateway.start()
     try:

@@ -93,9 +93,7 @@ def test_a_slow_body_times_out_and_blocks_nobody(client: httpx.Client, gateway: 
     key = client.headers["authorization"].encode()
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as slow:
         slow.sendall(
-            b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nauthorization: "
-            + key
-            + b"\r\n\r\n{"
+            b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nauthorization: " + key + b"\r\n\r\n{"
         )
         make(client)  # while the slow one is still being waited for
         assert b"408" in slow.recv(4096).split(b"\r\n", 1)[0]

@@ -27,9 +27,7 @@ def state_of(client: httpx.Client, job_id: str) -> str:
     return str(client.get(f"/v1/jobs/{job_id}").json()["state"])
 
 
-def test_an_accepted_request_is_a_job_at_once(
-    client: httpx.Client, counterpart: Counterpart, user_id: str
-) -> None:
+def test_an_accepted_request_is_a_job_at_once(client: httpx.Client, counterpart: Counterpart, user_id: str) -> None:
     answer = client.post("/v1/jobs", json=ARMCHAIR)
     assert answer.status_code == 202
     job = answer.json()
@@ -78,9 +76,7 @@ def test_a_failure_tells_its_class_and_message(client: httpx.Client, counterpart
     job_id = make(client)
     counterpart.event(job_id, Transition.STARTED, stage="generate", attempt=1)
     counterpart.event(job_id, Transition.STAGE_FAILED, stage="generate", attempt=1, error_class="permanent")
-    counterpart.event(
-        job_id, Transition.FAILED, attempt=1, error_class="permanent", error_message="no such shape"
-    )
+    counterpart.event(job_id, Transition.FAILED, attempt=1, error_class="permanent", error_message="no such shape")
     wait_for(lambda: state_of(client, job_id) == "failed", "the end")
     job = client.get(f"/v1/jobs/{job_id}").json()
     assert job["error"] == {"class": "permanent", "message": "no such shape"}
@@ -136,18 +132,14 @@ def test_admissions_other_refusals_have_codes(client: httpx.Client) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_scope_that_is_absent_is_refused(
-    gateway: GatewayProcess, counterpart: Counterpart, user_id: str
-) -> None:
+def test_a_scope_that_is_absent_is_refused(gateway: GatewayProcess, counterpart: Counterpart, user_id: str) -> None:
     key = counterpart.tenant(user_id, scopes=("jobs",))
     with known_client(gateway, key) as client:
         answer = client.post("/v1/jobs", json={"workflow": "text-to-3d", "pipeline_id": "synthetic"})
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
-def test_queue_position_counts_who_goes_first(
-    client: httpx.Client, counterpart: Counterpart, user_id: str
-) -> None:
+def test_queue_position_counts_who_goes_first(client: httpx.Client, counterpart: Counterpart, user_id: str) -> None:
     first, second = make(client), make(client)
     counterpart.backlog = [
         {"user_id": user_id, "start_tag": 10.0, "step": 4.0, "queued_tasks": 2},
@@ -169,9 +161,7 @@ def test_cancel_goes_to_the_commands_topic(
         return message.key() == user_id.encode()
 
     (command,) = [
-        counterpart.codec.decode(m.value(), "command")
-        for m in read_topic(kafka_bootstrap, COMMANDS)
-        if own(m)
+        counterpart.codec.decode(m.value(), "command") for m in read_topic(kafka_bootstrap, COMMANDS) if own(m)
     ]
     assert (command["job_id"], command["kind"], command["reason"]) == (job_id, "cancel", "wrong colour")
     counterpart.event(job_id, Transition.CANCELED)
@@ -207,9 +197,7 @@ def test_bad_list_parameters_are_named(client: httpx.Client) -> None:
         assert (answer.status_code, answer.json()["field"]) == (400, name)
 
 
-def test_a_request_straight_on_kafka_is_a_job_too(
-    client: httpx.Client, counterpart: Counterpart, user_id: str
-) -> None:
+def test_a_request_straight_on_kafka_is_a_job_too(client: httpx.Client, counterpart: Counterpart, user_id: str) -> None:
     template = counterpart.requests[make(client)]
     direct = {**template, "job_id": str(uuid.uuid4()), "request_id": str(uuid.uuid4())}
     counterpart.request(user_id, direct)

@@ -8,9 +8,7 @@ from tests.integration.gateway.process import frames
 from tests.integration.gateway.test_jobs import make
 
 
-def test_a_stream_tells_each_transition_and_progress_and_ends(
-    client: httpx.Client, counterpart: Counterpart
-) -> None:
+def test_a_stream_tells_each_transition_and_progress_and_ends(client: httpx.Client, counterpart: Counterpart) -> None:
     job_id = make(client)
     seen = []
     with frames(client, job_id) as stream:

@@ -104,9 +104,7 @@ def test_a_foreign_request_for_the_same_job_id_changes_nothing(
     assert state_of(client, job_id) == "running"
 
 
-def test_a_revoked_key_ends_its_open_streams(
-    gateway: GatewayProcess, counterpart: Counterpart, user_id: str
-) -> None:
+def test_a_revoked_key_ends_its_open_streams(gateway: GatewayProcess, counterpart: Counterpart, user_id: str) -> None:
     text, key = new_api_key()
     counterpart.put_tenant(user_id, [key])
     with known_client(gateway, text) as client:
@@ -118,9 +116,7 @@ def test_a_revoked_key_ends_its_open_streams(
         assert client.get("/v1/jobs").json()["code"] == "invalid_key"
 
 
-@pytest.mark.parametrize(
-    "name", ["../model.glb", "..%2f..%2fetc/passwd", "model.glb/", "%00", "generate/../x"]
-)
+@pytest.mark.parametrize("name", ["../model.glb", "..%2f..%2fetc/passwd", "model.glb/", "%00", "generate/../x"])
 def test_names_of_assets_are_no_paths(client: httpx.Client, name: str) -> None:
     job_id = make(client)
     answer = client.get(f"/v1/jobs/{job_id}/assets/{name}")

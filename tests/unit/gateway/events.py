@@ -20,9 +20,7 @@ STAGES = tuple(spec.name for spec in PIPELINES["assembly"].stages)
 _OF_STAGES = (Transition.STARTED, Transition.STAGE_SUCCEEDED, Transition.STAGE_FAILED, Transition.STAGE_LOST)
 
 
-def stored(
-    transition: Transition, offset: int, *, stage_index: int | None = None, attempt: int = 0
-) -> StoredEvent:
+def stored(transition: Transition, offset: int, *, stage_index: int | None = None, attempt: int = 0) -> StoredEvent:
     """An event at a place in jobs.events, through the codec as in life."""
     record = job_event(
         JOB,
@@ -55,9 +53,7 @@ def histories(draw: st.DrawFn) -> list[StoredEvent]:
     kinds = draw(
         st.lists(
             st.one_of(
-                st.tuples(
-                    st.sampled_from([t for t in Transition if t not in _OF_STAGES]), st.none(), st.just(0)
-                ),
+                st.tuples(st.sampled_from([t for t in Transition if t not in _OF_STAGES]), st.none(), st.just(0)),
                 st.tuples(st.sampled_from(_OF_STAGES), st.integers(0, 2), st.integers(1, 3)),
             ),
             max_size=14,

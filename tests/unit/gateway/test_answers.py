@@ -40,9 +40,7 @@ def test_an_answer_finds_its_request() -> None:
     async def scenario() -> None:
         answers = Answers(timeout_seconds=30)
         first, second = answers.expect("a"), answers.expect("b")
-        answers.settle(
-            [{"request_id": "b", "n": 2}, {"request_id": "another gateway's"}, {"request_id": "a", "n": 1}]
-        )
+        answers.settle([{"request_id": "b", "n": 2}, {"request_id": "another gateway's"}, {"request_id": "a", "n": 1}])
         answers.settle([{"request_id": "a", "n": 3}])  # a repeat
         assert await answers.wait(first) == {"request_id": "a", "n": 1}
         assert await answers.wait(second) == {"request_id": "b", "n": 2}

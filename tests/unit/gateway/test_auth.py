@@ -39,9 +39,7 @@ def test_a_key_has_its_form_and_only_its_hash_is_kept() -> None:
     assert new_api_key()[0] != text
 
 
-@pytest.mark.parametrize(
-    "text", ["", "my", "my_12345678_", "my_1234_" + "x" * 43, "xx_12345678_" + "x" * 43, "my_é"]
-)
+@pytest.mark.parametrize("text", ["", "my", "my_12345678_", "my_1234_" + "x" * 43, "xx_12345678_" + "x" * 43, "my_é"])
 def test_what_is_no_key_has_no_id(text: str) -> None:
     assert key_id_of(text) is None
 

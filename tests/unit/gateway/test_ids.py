@@ -30,9 +30,7 @@ def test_user_and_key_cannot_be_shifted_into_each_other() -> None:
     assert ids.job_id(KEY, "ada", "bc") != ids.job_id(KEY, "adab", "c")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x", "5F1C2D1E-3B0A-4A58-9D55-6F5C6F0C1A2B", "5f1c2d1e3b0a4a589d556f5c6f0c1a2b"]
-)
+@pytest.mark.parametrize("text", ["", "x", "5F1C2D1E-3B0A-4A58-9D55-6F5C6F0C1A2B", "5f1c2d1e3b0a4a589d556f5c6f0c1a2b"])
 def test_what_is_no_job_id(text: str) -> None:
     assert not ids.is_job_id(text)
 

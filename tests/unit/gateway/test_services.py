@@ -62,9 +62,7 @@ def refusal(services: Services) -> str | None:
     return asyncio.run(ask())
 
 
-def test_a_silent_scheduler_first_ends_readiness_and_then_requests(
-    services: Services, clock: StandingClock
-) -> None:
+def test_a_silent_scheduler_first_ends_readiness_and_then_requests(services: Services, clock: StandingClock) -> None:
     assert "scheduler" in missing(services)
     services.load.apply({"at": clock.ms, "backlog": []})
     assert "scheduler" not in missing(services)

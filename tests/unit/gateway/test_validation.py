@@ -42,7 +42,7 @@ def test_the_least_body_gets_the_defaults() -> None:
 def test_every_field_is_taken() -> None:
     given_body = {
         "pipeline_id": "synthetic",
-        "model_version": "2",
+        "model_version": "1",
         "seed": MAX_SEED,
         "quality": "high",
         "formats": ["glb"],
@@ -71,6 +71,7 @@ def test_every_field_is_taken() -> None:
         ({"pipeline_id": "none"}, "pipeline_id"),
         ({"model_version": ""}, "model_version"),
         ({"model_version": "x" * 65}, "model_version"),
+        ({"model_version": "0"}, "model_version"),
         ({"seed": -1}, "seed"),
         ({"seed": MAX_SEED + 1}, "seed"),
         ({"seed": 2**63}, "seed"),

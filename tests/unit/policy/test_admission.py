@@ -48,6 +48,7 @@ class Tables:
         ({"job_id": "7"}, "job_id"),
         ({"workflow": "image-to-3d"}, "workflow"),
         ({"pipeline_id": "none"}, "pipeline_id"),
+        ({"model_version": "0"}, "model_version"),
         ({"prompt": None}, "prompt"),
         ({"prompt": "  "}, "prompt"),
         ({"prompt": "x" * 2001}, "prompt"),
