@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.1
 _POLL_RECORDS = 2000
+_FETCH_BYTES = 256 * 1024
+_FETCH_WAIT_MS = 200
 _FIRST_LINGER_SECONDS = 0.05  # the first record after a pause does not wait for others
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _KAFKA_SECONDS = 30.0
@@ -79,6 +81,9 @@ class Sink:
                 "group.instance.id": settings.sink_id,
                 "session.timeout.ms": 10_000,
                 "partition.assignment.strategy": "range",
+                # Rows are inserted in blocks anyway: a fetch for each new record only cost the broker requests.
+                "fetch.min.bytes": _FETCH_BYTES,
+                "fetch.wait.max.ms": _FETCH_WAIT_MS,
             }
         )
         self._producer = Producer(producer_config(kafka))

@@ -22,16 +22,21 @@ SINK_GROUP: Final = "meshyard-sink"
 SINK_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.05
 _BATCH: Final = 500
+_PIECE_MS: Final = 50
 _TIMEOUT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """How many jobs of users with this prefix shall end, and how long to wait for that at most."""
+    """How many jobs of users with this prefix shall end, and how long to wait for that at most.
+
+    prompt: read each record as soon as it is there, for latencies; else in larger pieces, which costs the broker less.
+    """
 
     jobs: int
     user_prefix: str
     timeout_seconds: float
+    prompt: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +52,18 @@ class Collected:
 def collect(kafka: KafkaSettings, pipe: Connection) -> None:
     """The process: for each Wanted says "reading" and then what it Collected, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started it ends it
-    consumer = Consumer(consumer_config(kafka, "meshyard-bench"))
+    reader = consumer_config(kafka, "meshyard-bench")
+    consumers = {
+        True: Consumer(reader),
+        False: Consumer({**reader, "fetch.min.bytes": 65_536, "fetch.wait.max.ms": _PIECE_MS}),
+    }
     sink = Consumer(consumer_config(kafka, SINK_GROUP))
     codec = Codec()
     places = [TopicPartition(EVENTS, number) for number in range(partition_count(kafka, EVENTS))]
     try:
         while True:
             wanted: Wanted = pipe.recv()
+            consumer = consumers[wanted.prompt]
             for place in places:
                 _, place.offset = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_SECONDS)
             consumer.assign(places)
@@ -61,13 +71,14 @@ def collect(kafka: KafkaSettings, pipe: Connection) -> None:
             pipe.send("reading")
             reading = _Reading(codec, wanted)
             reading.read(consumer)
+            consumer.unassign()
             stored = _wait_for_sink(sink, reading.following)
             pipe.send(Collected(ended=reading.ended, repeated=reading.repeated, sink_stored=stored))
     except (EOFError, BrokenPipeError):
         pass
     finally:
-        consumer.close()
-        sink.close()
+        for consumer in (*consumers.values(), sink):
+            consumer.close()
 
 
 class _Reading:

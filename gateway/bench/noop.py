@@ -103,6 +103,7 @@ class NoopBenchmark:
             jobs=load.jobs,
             user_prefix=self._users.prefix,
             timeout_seconds=timeout_seconds or self._timeout_seconds,
+            prompt=load.rate_per_second is not None,
         )
         pids = {name: process.pid for name, process in self._processes.items()}
         self._ask(COLLECTOR, wanted)

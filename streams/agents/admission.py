@@ -31,9 +31,9 @@ from schemas.topics import (
     schedule_topic,
 )
 from streams.agents.assignor import shard_assignor
-from streams.agents.role import FaustRole
+from streams.agents.role import FaustRole, Pulse
 from streams.app import make_app
-from streams.kafka.consumer import read_all
+from streams.kafka.consumer import end_offset, read_all
 from streams.kafka.producer import AsyncProducer, Outgoing
 from streams.policy.admission import KEY_LIFE_MS, Standing, Verdict, decide, fault, standing_of
 from streams.settings import StreamsSettings
@@ -270,7 +270,9 @@ async def admission_role(settings: StreamsSettings, codec: Codec, producer: Asyn
         partitions=partitions,
         assignor=shard_assignor(settings.shard, settings.shards),
     )
-    role = FaustRole("admission", app, codec, producer)
+    mine = range(settings.shard, partitions, settings.shards)
+    pulse = Pulse(topic=TICKS, ends=lambda: {p: end_offset(settings.kafka, TICKS, p) for p in mine})
+    role = FaustRole("admission", app, codec, producer, pulse)
     admission = Admission(settings, codec, producer, role)
     admission.load_tenants()
     inputs = {

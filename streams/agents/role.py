@@ -1,7 +1,8 @@
 """What admission and scheduler share: a Faust app inside our own event loop, health by progress, a clean end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -14,11 +15,34 @@ from streams.kafka.dead import dead_letter, outgoing_dead
 from streams.kafka.producer import AsyncProducer
 
 log = structlog.get_logger(__name__)
-STALL_SECONDS = 15.0
+HANG_SECONDS = 45.0
+QUIET_SECONDS = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulse:
+    """A topic that a role itself writes to all the time and reads: while it lives, records come.
+
+    ends: the last stable offset of each partition that the role reads; asked in a thread.
+    """
+
+    topic: str
+    ends: Callable[[], Mapping[int, int]]
 
 
 class RoleFailed(RuntimeError):
     """A role cannot go on; its process ends with an error and the supervisor starts it again."""
+
+
+def stalled(seen: Mapping[int, int], ends: Mapping[int, int]) -> list[int]:
+    """Partitions of the pulse topic with records that could be read and were not.
+
+    seen: the newest offset that an agent got; ends: the last stable offset. Records behind an open transaction are
+    beyond it: waiting for those is no fault of ours, and starting again would not help. A transaction's marker just
+    before the end counts as readable, so a stall of more than QUIET_SECONDS may cost a start that was not needed;
+    brokers end transactions after 10 s.
+    """
+    return [partition for partition, end in ends.items() if end > seen.get(partition, -1) + 1]
 
 
 class FaustRole:
@@ -27,19 +51,25 @@ class FaustRole:
     Whatever goes wrong in a batch ends the process with nothing acknowledged; the next life reads it again.
     """
 
-    def __init__(self, name: str, app: Any, codec: Codec, producer: AsyncProducer, clock: Clock | None = None) -> None:
+    def __init__(
+        self, name: str, app: Any, codec: Codec, producer: AsyncProducer, pulse: Pulse, clock: Clock | None = None
+    ) -> None:
         self.name = name
+        self._pulse = pulse
+        self._seen: dict[int, int] = {}
         self.app = app
         self.codec = codec
         self.producer = producer
         self.clock = clock or SystemClock()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._busy_since: float | None = None
+        self._last_pulse = self.clock.monotonic_seconds()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Starts the app and waits until it has its partitions and its tables."""
         await self.app.start()
+        self._last_pulse = self.clock.monotonic_seconds()
         self._tasks.append(asyncio.create_task(self._watch()))
         log.info("role_started", name=self.name)
 
@@ -85,6 +115,7 @@ class FaustRole:
                     self._busy_since = self.clock.monotonic_seconds()
                     await work(events)
                     self._busy_since = None
+                    self._felt(events)
             except Exception as error:
                 self.fail(error)
                 await asyncio.Event().wait()
@@ -117,5 +148,22 @@ class FaustRole:
             busy = self._busy_since
             if self.app.crashed:
                 self.fail(RuntimeError(f"Faust app crashed: {self.app.crash_reason!r}"))
-            elif busy is not None and self.clock.monotonic_seconds() - busy > STALL_SECONDS + 30.0:
+            elif busy is not None and self.clock.monotonic_seconds() - busy > HANG_SECONDS:
                 self.fail(RuntimeError("a batch has hung"))
+            elif busy is None and self.clock.monotonic_seconds() - self._last_pulse > QUIET_SECONDS:
+                await self._check_pulse()
+
+    def _felt(self, events: list[Any]) -> None:
+        """Notes which records of the pulse topic an agent got."""
+        for event in events:
+            if event.message.topic == self._pulse.topic:
+                self._seen[event.message.partition] = event.message.offset
+                self._last_pulse = self.clock.monotonic_seconds()
+
+    async def _check_pulse(self) -> None:
+        """No pulse for long: ends the process if there was one to feel."""
+        ends = await asyncio.to_thread(self._pulse.ends)
+        self._last_pulse = self.clock.monotonic_seconds()
+        missed = stalled(self._seen, ends)
+        if missed:
+            self.fail(RuntimeError(f"{self._pulse.topic}: partitions {missed} are not read any more"))

@@ -13,9 +13,9 @@ import structlog
 from schemas.codec import Codec, Record
 from schemas.errors import CodecError
 from schemas.topics import EVENTS, LOAD, schedule_topic, work_topic
-from streams.agents.role import FaustRole
+from streams.agents.role import FaustRole, Pulse
 from streams.app import make_app
-from streams.kafka.consumer import committed_offset, first_offset, read_range
+from streams.kafka.consumer import committed_offset, end_offset, first_offset, read_range
 from streams.kafka.producer import AsyncProducer, Outgoing
 from streams.policy.decisions import Decision, Dispatch, Refuse, Report, StopWork, Tell
 from streams.policy.scheduler import Scheduler, SchedulerPolicy
@@ -143,7 +143,9 @@ async def scheduler_role(
     scheduler = await asyncio.to_thread(recover, settings, codec, snapshots, policy)
     shell = SchedulerShell(scheduler, codec, producer, snapshots, settings.snapshot_entries)
     app = make_app(settings, scheduler_group(domain), partitions=1)
-    role = FaustRole("scheduler", app, codec, producer)
+    topic = schedule_topic(domain)
+    pulse = Pulse(topic=topic, ends=lambda: {0: end_offset(settings.kafka, topic, 0)})
+    role = FaustRole("scheduler", app, codec, producer, pulse)
 
     async def work(events: list[Any]) -> None:
         decisions: list[Decision] = []
