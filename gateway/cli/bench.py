@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--low-seconds", type=job_count, default=15, metavar="N", help="how long to send 20 jobs/s (15)"
     )
-    parser.add_argument("--slots", type=slot_count, default=2, metavar="N", help="workers of the stack it starts (2)")
+    parser.add_argument("--slots", type=slot_count, default=4, metavar="N", help="workers of the stack it starts (4)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="measure the stack that runs on DIR (default: one of its own)"

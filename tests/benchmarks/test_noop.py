@@ -33,7 +33,7 @@ def test_a_small_run_loses_nothing_and_tells_every_figure(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     figures = json.loads(file.read_text())
     assert {name: type(figures[name]) for name in KEYS} == KEYS
-    assert (figures["lost"], figures["not_succeeded"], figures["jobs"], figures["slots"]) == (0, 0, 60, 2)
+    assert (figures["lost"], figures["not_succeeded"], figures["jobs"], figures["slots"]) == (0, 0, 60, 4)
     assert set(figures["cpu_ms_per_job"]) == ROLES
     assert 0 < figures["p50_ms"] <= figures["p95_ms"] <= figures["p99_ms"]
     assert figures["low"]["rate"] == 20
