@@ -164,6 +164,7 @@ def phase_figures(load: Load, submitted: Submitted, collected: Collected, used: 
         "p95_ms": percentile(latencies_ms, 0.95),
         "p99_ms": percentile(latencies_ms, 0.99),
         "submit_s": round(submitted.seconds, 2),
+        "asked_again": submitted.repeats,
         "lost": load.jobs - len(ends),
         "repeated": collected.repeated,
         "not_succeeded": sum(how != Transition.SUCCEEDED for _, how in ends.values()),
