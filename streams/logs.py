@@ -5,10 +5,30 @@ Never in a log: prompts, keys, signed links. The ids are enough to find the rest
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 
 import structlog
+
+
+class Sparing(logging.Filter):
+    """Lets the first record of a kind through, then at most one in `seconds`: a client that cannot reach its broker
+    says so twenty times a second. The kind is the text with its digits left out."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = re.sub(r"\d+", "", record.getMessage())[:200]
+        if record.created - self._last.get(kind, float("-inf")) < self._seconds:
+            return False
+        if len(self._last) > 1000:
+            self._last.clear()
+        self._last[kind] = record.created
+        return True
 
 
 def configure_logs(role: str, env: Mapping[str, str] = os.environ) -> None:
@@ -39,3 +59,4 @@ def configure_logs(role: str, env: Mapping[str, str] = os.environ) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("librdkafka").addFilter(Sparing(5.0))
