@@ -24,11 +24,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m streams", description=__doc__)
     parser.add_argument("role", choices=("admission", "scheduler", "all"))
     parser.add_argument("--shard", default="0/1", metavar="i/N", help="which shard of admission, from 0 (default 0/1)")
+    parser.add_argument("--domain", metavar="D", help="scheduling domain (default: MESHYARD_DOMAIN, else main)")
     arguments = parser.parse_args(argv)
     configure_logs(arguments.role if arguments.role != "all" else "streams")
     try:
         shard, shards = _shard(arguments.shard)
-        settings = StreamsSettings.from_env(shard=shard, shards=shards)
+        env = {**os.environ, **({"MESHYARD_DOMAIN": arguments.domain} if arguments.domain else {})}
+        settings = StreamsSettings.from_env(env, shard=shard, shards=shards)
         codec = Codec(registry_from_url(settings.kafka.registry_url))
     except (SettingsError, RegistryError) as error:
         print(f"streams: {error}", file=sys.stderr)

@@ -203,7 +203,7 @@ def test_commits_keep_up_behind_transactions(settings: KafkaSettings, codec: Cod
 def test_poison_goes_to_the_dead_letters_and_blocks_nobody(
     settings: KafkaSettings, codec: Codec, start_role: StartRole, tmp_path: Path
 ) -> None:
-    start_role("streams", "scheduler")
+    start_role("streams", "scheduler", "--domain", settings.domain, MESHYARD_DOMAIN="another")
     slots = Slots(settings, codec)
     producer = Producer(producer_config(settings))
     for value in (b"", b"\x01junk", b"\x00\x00\x00\x00\x06\xff", codec.encode("admission_tick", {"ticked_at": 1})):
