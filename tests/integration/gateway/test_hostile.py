@@ -102,13 +102,13 @@ def test_a_slow_body_times_out_and_blocks_nobody(client: httpx.Client, gateway: 
 def test_neither_prompts_nor_keys_are_logged(
     client: httpx.Client, gateway: GatewayProcess, counterpart: Counterpart
 ) -> None:
-    make(client, prompt="canary-prompt-7f3a")
-    client.post("/v1/jobs", json={"workflow": "canary-workflow-7f3a", "prompt": "canary-prompt-7f3a"})
-    client.get("/v1/jobs?cursor=canary-query-7f3a", headers={"last-event-id": "canary-header-7f3a"})
-    client.get("/canary-path-7f3a")
+    make(client, prompt="canary-prompt-zqxw")
+    client.post("/v1/jobs", json={"workflow": "canary-workflow-zqxw", "prompt": "canary-prompt-zqxw"})
+    client.get("/v1/jobs?cursor=canary-query-zqxw", headers={"last-event-id": "canary-header-zqxw"})
+    client.get("/canary-path-zqxw")
     log = gateway.log.read_text()
     assert '"route": "/v1/jobs"' in log
-    assert "7f3a" not in log
+    assert "zqxw" not in log
     assert client.headers["authorization"].removeprefix("Bearer ")[12:] not in log
     for line in log.splitlines():
         json.loads(line)
