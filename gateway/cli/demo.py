@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.cli.errors import CommandError, UsageError
 from gateway.cli.submit import prompt, seed
 from gateway.cli.target import LOCAL_PATIENCE_SECONDS, Target, add_data_dir, data_dir_of, read_key
+from schemas.jobs import Transition
+from schemas.pipelines import PIPELINES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -165,20 +167,21 @@ def _print_figures(url_file: Path, job_id: str, seconds: float, console: "Consol
     deadline = time.monotonic() + FIGURES_SECONDS
     try:
         while True:
+            problem = "its events are not stored yet"
             try:
+                # The stages first: the job's sums are then of no fewer stages than the rows above them.
+                stages = analytics.query("job_stages", {"job_id": job_id})
                 jobs = analytics.query("job", {"job_id": job_id})
             except (AnalyticsUnavailableError, QueryRefusedError) as error:
-                jobs, problem = [], str(error)
-            else:
-                problem = "its events are not stored yet"
-            if jobs and jobs[0]["state"] == "succeeded":
+                stages, jobs, problem = [], [], str(error)
+            if jobs and _all_stored(jobs[0], stages):
                 break
             if time.monotonic() > deadline:
                 sys.stderr.write(f"meshyard demo: no figures from ClickHouse: {problem}\n")
                 return
             time.sleep(0.1)
         table = Table("stage", "attempt", "wait", "run", "cost", title="From ClickHouse")
-        for row in analytics.query("job_stages", {"job_id": job_id}):
+        for row in stages:
             times = (_seconds(row[name]) for name in ("wait_seconds", "run_seconds"))
             table.add_row(row["stage"], str(row["attempt"]), *times, _dollars(row["cost_usd"]))
         whole = jobs[0]
@@ -187,6 +190,13 @@ def _print_figures(url_file: Path, job_id: str, seconds: float, console: "Consol
         console.print(f"From submission to the file on disk: {seconds:.2f} s", highlight=False)
     finally:
         analytics.close()
+
+
+def _all_stored(job: dict[str, Any], stages: list[dict[str, Any]]) -> bool:
+    """Whether the job's end and all its stages' are there: a block reaches one view a moment before another."""
+    done = {row["stage"] for row in stages if row["outcome"] == Transition.STAGE_SUCCEEDED}
+    wanted = {stage.name for stage in PIPELINES[job["pipeline_id"]].stages}
+    return job["state"] == "succeeded" and done == wanted and all(row["cost_usd"] is not None for row in stages)
 
 
 def _seconds(value: float | None) -> str:

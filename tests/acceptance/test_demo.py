@@ -75,15 +75,17 @@ def test_the_texture_is_crimson_too(demo_run: DemoRun) -> None:
 def test_it_prints_each_stages_figures_from_clickhouse(demo_run: DemoRun) -> None:
     table = demo_run.stdout[demo_run.stdout.index("From ClickHouse") :]
     seconds, dollars = r"(\d+\.\d\d) s", r"\$(\d+\.\d{6})"
-    runs = []
+    runs, costs = [], []
     for stage in STAGES:
         found = re.search(rf"{stage}\W+1\W+{seconds}\W+{seconds}\W+{dollars}", table)
         assert found, f"{stage} is not in {table}"
         runs.append(float(found[2]))
         assert float(found[3]) > 0
-    whole = re.search(rf"end to end\W+{seconds}", table)
+        costs.append(float(found[3]))
+    whole = re.search(rf"end to end\W+{seconds}\W+{dollars}", table)
     assert whole
     assert float(whole[1]) >= sum(runs) - 0.1
+    assert float(whole[2]) == pytest.approx(sum(costs), abs=2e-6)
     order = [table.index(name) for name in (*STAGES, "end to end")]
     assert order == sorted(order)
 
