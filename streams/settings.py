@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.pipelines import PIPELINES
 from streams.kafka.settings import KafkaSettings, SettingsError, positive_int
 
 
@@ -15,7 +16,10 @@ class StreamsSettings:
     shard, shards: of admission; trust_topic: requests that come over Kafka need no signature, because the topic's ACLs
     (or a loopback listener) say who may write; server_key: HMAC key shared with the gateways, needed without trust;
     objects_url: where snapshots go; snapshot_entries, snapshot_seconds: a snapshot is taken after so many inbox
-    entries or so long; slot_grace_seconds: silence after which a slot is declared lost; data_dir: Faust's scratch.
+    entries or so long; slot_grace_seconds: silence after which a slot is declared lost; data_dir: Faust's scratch;
+    domain_of: pipeline -> its domain, where that is not kafka.domain; policy_file: TOML with the scheduling policy,
+    None for the built-in one; reconcile_seconds: how often the reconciler compares what was accepted with what the
+    scheduler knows; reconcile_after_seconds: how old an accepted job must be before it counts as forgotten.
     """
 
     kafka: KafkaSettings
@@ -28,6 +32,14 @@ class StreamsSettings:
     snapshot_entries: int = 250_000
     snapshot_seconds: float = 600.0
     slot_grace_seconds: float = 10.0
+    domain_of: Mapping[str, str] = field(default_factory=dict)
+    policy_file: Path | None = None
+    reconcile_seconds: float = 30.0
+    reconcile_after_seconds: float = 60.0
+
+    def domain_for(self, pipeline_id: str) -> str:
+        """The domain that schedules a pipeline's jobs."""
+        return self.domain_of.get(pipeline_id, self.kafka.domain)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, *, shard: int = 0, shards: int = 1) -> "StreamsSettings":
@@ -41,8 +53,10 @@ class StreamsSettings:
             raise SettingsError(
                 "MESHYARD_SERVER_KEY_FILE", "not set; give the key file of the gateways, or MESHYARD_TRUST_TOPIC=1"
             )
+        kafka = KafkaSettings.from_env(env)
+        policy_file = env.get("MESHYARD_POLICY_FILE")
         return cls(
-            kafka=KafkaSettings.from_env(env),
+            kafka=kafka,
             objects_url=objects_url,
             data_dir=Path(env.get("MESHYARD_DATA_DIR", ".meshyard")) / "faust",
             shard=shard,
@@ -52,4 +66,23 @@ class StreamsSettings:
             snapshot_entries=positive_int(env, "MESHYARD_SNAPSHOT_ENTRIES", 250_000),
             snapshot_seconds=positive_int(env, "MESHYARD_SNAPSHOT_SECONDS", 600),
             slot_grace_seconds=positive_int(env, "MESHYARD_SLOT_GRACE_SECONDS", 10),
+            domain_of=domain_map(env, kafka),
+            policy_file=Path(policy_file) if policy_file else None,
+            reconcile_seconds=positive_int(env, "MESHYARD_RECONCILE_SECONDS", 30),
+            reconcile_after_seconds=positive_int(env, "MESHYARD_RECONCILE_AFTER_SECONDS", 60),
         )
+
+
+def domain_map(env: Mapping[str, str], kafka: KafkaSettings) -> dict[str, str]:
+    """MESHYARD_DOMAIN_OF, `pipeline=domain` comma-separated. Raises SettingsError."""
+    found: dict[str, str] = {}
+    for part in filter(None, (text.strip() for text in env.get("MESHYARD_DOMAIN_OF", "").split(","))):
+        pipeline_id, equals, domain = (text.strip() for text in part.partition("="))
+        if not equals or pipeline_id not in PIPELINES:
+            known = ", ".join(sorted(PIPELINES))
+            raise SettingsError("MESHYARD_DOMAIN_OF", f"{part!r}; give pipeline=domain, known pipelines are {known}")
+        if domain not in kafka.every_domain:
+            offered = ", ".join(kafka.every_domain)
+            raise SettingsError("MESHYARD_DOMAIN_OF", f"{domain!r} is not one of MESHYARD_DOMAINS ({offered}); add it")
+        found[pipeline_id] = domain
+    return found

@@ -2,10 +2,14 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+# A domain is part of topics' names and of transactional ids.
+_DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
 class SettingsError(ValueError):
@@ -22,7 +26,9 @@ class KafkaSettings:
 
     bootstrap: host:port, comma-separated; security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL;
     sasl_password is read from a file and never shown; user_partitions: P of the topic catalogue;
-    registry_url: a Confluent-compatible schema registry, None for the bundled ids.
+    domain: the scheduling domain of this role, for admission the one of pipelines that MESHYARD_DOMAIN_OF does not
+    name; domains: all of the installation, empty for this one alone; registry_url: a Confluent-compatible schema
+    registry, None for the bundled ids.
     """
 
     bootstrap: str
@@ -34,15 +40,17 @@ class KafkaSettings:
     user_partitions: int = 4
     replication: int = 1
     domain: str = "main"
+    domains: tuple[str, ...] = ()
     registry_url: str | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "KafkaSettings":
-        """Reads MESHYARD_KAFKA_* and MESHYARD_DOMAIN. Raises SettingsError."""
+        """Reads MESHYARD_KAFKA_*, MESHYARD_DOMAIN and MESHYARD_DOMAINS. Raises SettingsError."""
         bootstrap = env.get("MESHYARD_KAFKA_BOOTSTRAP")
         if not bootstrap:
             raise SettingsError("MESHYARD_KAFKA_BOOTSTRAP", "not set; give host:port of a broker")
         password_file = env.get("MESHYARD_KAFKA_PASSWORD_FILE")
+        domain, domains = _domains(env)
         return cls(
             bootstrap=bootstrap,
             security_protocol=env.get("MESHYARD_KAFKA_SECURITY_PROTOCOL", "PLAINTEXT"),
@@ -52,9 +60,15 @@ class KafkaSettings:
             ca_file=env.get("MESHYARD_KAFKA_CA_FILE"),
             user_partitions=positive_int(env, "MESHYARD_USER_PARTITIONS", 4),
             replication=positive_int(env, "MESHYARD_KAFKA_REPLICATION", 1),
-            domain=env.get("MESHYARD_DOMAIN", "main"),
+            domain=domain,
+            domains=domains,
             registry_url=env.get("MESHYARD_SCHEMA_REGISTRY_URL") or None,
         )
+
+    @property
+    def every_domain(self) -> tuple[str, ...]:
+        """The domains of the installation, whose topics must exist."""
+        return self.domains or (self.domain,)
 
     def client(self) -> dict[str, Any]:
         """librdkafka settings that every client shares."""
@@ -76,6 +90,18 @@ class KafkaSettings:
         }
         conf.update({k: v for k, v in optional.items() if v is not None})
         return conf
+
+
+def _domains(env: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """This role's domain and all of them. Raises SettingsError."""
+    domain = env.get("MESHYARD_DOMAIN") or "main"
+    named = tuple(part.strip() for part in env.get("MESHYARD_DOMAINS", "").split(",") if part.strip())
+    for name in (domain, *named):
+        if not _DOMAIN_NAME.fullmatch(name):
+            raise SettingsError("MESHYARD_DOMAINS", f"{name!r} is no domain's name; use a-z, 0-9, '_' and '-'")
+    if named and domain not in named:
+        raise SettingsError("MESHYARD_DOMAINS", f"{', '.join(named)} lacks {domain!r}, the domain of this role; add it")
+    return domain, named
 
 
 def positive_int(env: Mapping[str, str], name: str, default: int) -> int:
