@@ -1,10 +1,11 @@
-"""Start-time fair queueing over users, for several kinds of task and several servers: SFQ(D).
+"""Start-time fair queueing on two levels, for several kinds of task and several servers: SFQ(D).
 
-Each user is a flow with a weight. A task's start tag is S = max(v, F), where v is the virtual time (the greatest start
-tag dispatched) and F the finish tag of the user's task before it; dispatching charges F = S + cost / weight, in
-GPU-seconds per unit of weight. The task with the least start tag goes first. New flows start at v: idling earns
-nothing, and nobody starves. Any two users that stay backlogged differ in cost / weight by at most
-(D + 1)(c_f / w_f + c_g / w_g), with D tasks in flight and c the largest cost.
+The upper level shares between lanes, the lower one between the users of a lane; within a user the smallest (priority,
+sequence) goes first. On each level a flow has a weight and a start tag S = max(v, F): v is the level's virtual time
+(the greatest start tag dispatched), F the finish tag of the flow's task before. Dispatching charges F = S + cost /
+weight, in GPU-seconds per unit of weight, to the lane and to the user. The least tag goes first. New flows start at
+v: idling earns nothing, and nobody starves. Any two users of a lane that stay backlogged differ in cost / weight by
+at most (D + 1)(c_f / w_f + c_g / w_g), with D tasks in flight and c the largest cost; so do any two lanes.
 
 Sources: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996; Jin, Chase, Kaur, "Interposed Proportional
 Sharing for a Storage Service Utility", SIGMETRICS 2004 (SFQ(D)).
@@ -13,88 +14,188 @@ Costs are estimates when charged; `settle` moves F by what was measured, so an e
 """
 
 import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
+# Heaps hold entries that have become stale; they are rebuilt when those are more than this many times the live ones.
+_SWEEP_FACTOR: Final = 4
+_SWEEP_LEAST: Final = 256
 
-class Flow(msgspec.Struct, kw_only=True):
-    """One user's place in the order. order: when the user was first seen, breaks ties; tag: start tag of the next
-    task; weight: share under contention."""
 
-    user_id: str
+class Flow(msgspec.Struct, kw_only=True, gc=False):
+    """One user's place in one lane. order: when the flow was first seen, breaks ties; tag: start tag of the next
+    task."""
+
     order: int
-    weight: float = 1.0
     tag: float = 0.0
 
 
-class Clockwork(msgspec.Struct, kw_only=True):
-    """The queue's own numbers. virtual_time and greatest_finish: GPU-seconds per unit of weight."""
+class LaneClock(msgspec.Struct, kw_only=True):
+    """A lane: its own tag in the upper level, and the clock of the users in it."""
 
+    tag: float = 0.0
     virtual_time: float = 0.0
     greatest_finish: float = 0.0
     flows: dict[str, Flow] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What waits. kind: what a server must support; sequence: order within the user, the smallest first."""
+class Clockwork(msgspec.Struct, kw_only=True):
+    """The queue's own numbers, which a snapshot keeps. virtual_time and greatest_finish: of the upper level, in
+    GPU-seconds per unit of weight; weights: of users that differ from 1."""
+
+    virtual_time: float = 0.0
+    greatest_finish: float = 0.0
+    flows_seen: int = 0
+    lanes: dict[str, LaneClock] = {}
+    weights: dict[str, float] = {}
+
+
+class Task(NamedTuple):
+    """What waits. kind: what a server must support; priority, sequence: order within the user, the smallest first."""
 
     job_id: str
     user_id: str
+    lane: str
     kind: str
+    priority: int
     sequence: int
 
 
-@dataclass
-class _Waiting:
-    """One user's tasks of one kind: a heap by sequence. `dead` tasks are dropped when they come up."""
+class Head(NamedTuple):
+    """The next task of a kind in a lane; heads of one lane compare in the order of dispatch."""
 
-    heap: list[tuple[int, str]] = field(default_factory=list)
+    tag: float
+    order: int
+    priority: int
+    sequence: int
+    user_id: str
+
+
+class _Waiting:
+    """The tasks of one user in one lane: a heap of (priority, sequence, job_id) for each kind."""
+
+    __slots__ = ("count", "heaps", "version")
+
+    def __init__(self) -> None:
+        self.heaps: dict[str, list[tuple[int, int, str]]] = {}
+        self.count = 0
+        self.version = 0
+
+
+class _Lane:
+    """Derived structures of one lane."""
+
+    def __init__(self, clock: LaneClock, weight: float) -> None:
+        self.clock = clock
+        self.weight = weight
+        self.count = 0  # tasks that wait, of parked users too
+        self.active = 0  # users with tasks that wait, the parked ones left out
+        self.users: dict[str, _Waiting] = {}
+        # kind -> heap of (tag, order, version of the user's tag, user)
+        self.offers: dict[str, list[tuple[float, int, int, str]]] = {}
+        self.kinds: dict[str, int] = {}  # kind -> tasks that wait
 
 
 class FairQueue:
-    """The order over all users and kinds. push, pop and remove cost O(log n) in the number of users and tasks.
+    """The order over lanes, users and kinds. push, pop and remove cost O(log n) in the number of users and tasks.
 
-    Derived from `clockwork` and the tasks that wait: after a restart it is built anew with the same result.
+    lanes: weights in the order of urgency, which breaks ties. Derived from `clockwork`, the tasks that wait and the
+    users that are parked: after a restart it is built anew with the same result.
     """
 
-    def __init__(self, clockwork: Clockwork, waiting: Iterable[Task] = ()) -> None:
+    def __init__(
+        self,
+        clockwork: Clockwork,
+        lanes: Mapping[str, float],
+        waiting: Iterable[Task] = (),
+        parked: Iterable[str] = (),
+    ) -> None:
         self.clockwork = clockwork
-        self._heaps: dict[str, list[tuple[float, int, int, str]]] = {}
-        self._waiting: dict[tuple[str, str], _Waiting] = {}
-        self._kinds_of: dict[str, dict[str, int]] = {}  # user -> kind -> tasks waiting
-        self._versions: dict[str, int] = {}
+        self.lanes = tuple(lanes)
+        self._lanes = {
+            name: _Lane(clockwork.lanes.setdefault(name, LaneClock()), weight) for name, weight in lanes.items()
+        }
+        self._parked = set(parked)
         self._tasks: dict[str, Task] = {}
-        for task in sorted(waiting, key=lambda t: t.sequence):
+        self._versions = 0
+        for task in waiting:
             self._insert(task)
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def flow(self, user_id: str) -> Flow:
-        """The user's flow, made at the first call."""
-        flows = self.clockwork.flows
-        if user_id not in flows:
-            flows[user_id] = Flow(user_id=user_id, order=len(flows))
-        return flows[user_id]
+    # ---- what it says -------------------------------------------------------------------------------------------
+
+    def task(self, job_id: str) -> Task | None:
+        """The waiting task of a job."""
+        return self._tasks.get(job_id)
+
+    def lane_tag(self, lane: str) -> float:
+        """Start tag of the lane's next task in the upper level."""
+        return self._lanes[lane].clock.tag
+
+    def lane_virtual_time(self, lane: str) -> float:
+        """Greatest start tag of a user dispatched in the lane."""
+        return self._lanes[lane].clock.virtual_time
+
+    def kinds(self, lane: str) -> Mapping[str, int]:
+        """Kinds with tasks that wait in a lane (those of parked users too), and how many."""
+        return self._lanes[lane].kinds
+
+    def weight(self, user_id: str) -> float:
+        """A user's weight."""
+        return self.clockwork.weights.get(user_id, 1.0)
+
+    def tag(self, lane: str, user_id: str) -> float:
+        """Start tag of the user's next task in the lane."""
+        clock = self._lanes[lane].clock
+        flow = clock.flows.get(user_id)
+        return clock.virtual_time if flow is None else flow.tag
 
     def waiting_of(self, user_id: str) -> int:
-        """How many of the user's tasks wait."""
-        return sum(self._kinds_of.get(user_id, {}).values())
+        """How many of the user's tasks wait, over all lanes."""
+        return sum(lane.users[user_id].count for lane in self._lanes.values() if user_id in lane.users)
 
-    def users_waiting(self) -> list[tuple[str, int]]:
-        """Users with tasks that wait and how many, the most first."""
-        counts = [(user_id, sum(kinds.values())) for user_id, kinds in self._kinds_of.items()]
-        return sorted(counts, key=lambda item: (-item[1], item[0]))
+    def waiting_in(self, lane: str) -> int:
+        """How many tasks wait in a lane."""
+        return self._lanes[lane].count
+
+    def users_waiting(self, lane: str) -> Iterable[tuple[str, int]]:
+        """Users with tasks that wait in a lane and how many, in no order."""
+        return ((user_id, waiting.count) for user_id, waiting in self._lanes[lane].users.items())
+
+    def is_parked(self, user_id: str) -> bool:
+        """Whether nothing of the user is offered at present."""
+        return user_id in self._parked
+
+    def peek(self, lane: str, kind: str) -> Head | None:
+        """The next task of a kind in a lane, None if none waits."""
+        found = self._lanes[lane]
+        heap = found.offers.get(kind)
+        while heap:
+            tag, order, version, user_id = heap[0]
+            waiting = found.users.get(user_id)
+            if waiting is not None and waiting.version == version and user_id not in self._parked:
+                tasks = waiting.heaps.get(kind)
+                if tasks:
+                    self._drop_dead(tasks, lane, kind)
+                if tasks:
+                    return Head(tag, order, tasks[0][0], tasks[0][1], user_id)
+            heapq.heappop(heap)
+        return None
+
+    # ---- what changes it ----------------------------------------------------------------------------------------
 
     def push(self, task: Task) -> None:
-        """A task begins to wait. A user who had nothing waiting starts at the current virtual time."""
-        flow = self.flow(task.user_id)
-        if task.user_id not in self._kinds_of:
-            flow.tag = max(flow.tag, self.clockwork.virtual_time)
-            self._versions[task.user_id] = self._versions.get(task.user_id, 0) + 1
+        """A task begins to wait. A user (and a lane) that had nothing waiting starts at the current virtual time."""
+        lane = self._lanes[task.lane]
+        if lane.active == 0:
+            lane.clock.tag = max(lane.clock.tag, self.clockwork.virtual_time)
+        flow = self._flow(lane, task.user_id)
+        if task.user_id not in lane.users:
+            flow.tag = max(flow.tag, lane.clock.virtual_time)
         self._insert(task)
 
     def remove(self, job_id: str) -> bool:
@@ -105,95 +206,191 @@ class FairQueue:
         self._count(task, -1)
         return True
 
-    def waiting_by_kind(self) -> dict[str, int]:
-        """How many tasks of each kind wait."""
-        counts: dict[str, int] = {}
-        for kinds in self._kinds_of.values():
-            for kind, count in kinds.items():
-                counts[kind] = counts.get(kind, 0) + count
-        return counts
+    def reprioritise(self, job_id: str, priority: int) -> bool:
+        """Moves a waiting task among those of its user; False when none of that job waits."""
+        task = self._tasks.get(job_id)
+        if task is None:
+            return False
+        if task.priority != priority:
+            self._tasks[job_id] = task = task._replace(priority=priority)
+            heap = self._lanes[task.lane].users[task.user_id].heaps[task.kind]
+            heapq.heappush(heap, (priority, task.sequence, job_id))
+        return True
 
-    def peek(self, kind: str) -> tuple[float, int, int] | None:
-        """(start tag, flow order, sequence) of the next task of a kind, None if none waits: over all kinds the least
-        goes first."""
-        heap = self._heaps.get(kind)
-        while heap:
-            tag, order, version, user_id = heap[0]
-            waiting = self._waiting.get((kind, user_id))
-            if waiting is not None:
-                self._drop_dead(waiting, kind)
-            if waiting is None or not waiting.heap or version != self._versions[user_id]:
-                heapq.heappop(heap)
-                continue
-            return tag, order, waiting.heap[0][0]
-        return None
+    def pop(self, lane: str, kind: str, cost_gpu_seconds: float, user_id: str | None = None) -> tuple[Task, float]:
+        """The next task of a kind in a lane, and what its user was charged (cost / weight).
 
-    def pop(self, kind: str, cost_gpu_seconds: float) -> tuple[Task, float]:
-        """The next task of a kind, and what its user was charged (cost / weight). Raises IndexError if none waits."""
-        if self.peek(kind) is None:
-            raise IndexError(kind)
-        user_id = self._heaps[kind][0][3]
-        _, job_id = heapq.heappop(self._waiting[kind, user_id].heap)
+        user_id: takes that user's next task instead of the fairest one's. Raises IndexError if none waits.
+        """
+        found = self._lanes[lane]
+        if user_id is None:
+            head = self.peek(lane, kind)
+            if head is None:
+                raise IndexError(kind)
+            user_id = head.user_id
+        waiting = found.users[user_id]
+        tasks = waiting.heaps[kind]
+        self._drop_dead(tasks, lane, kind)
+        _, _, job_id = heapq.heappop(tasks)
         task = self._tasks.pop(job_id)
-        flow = self.flow(user_id)
-        clockwork = self.clockwork
-        clockwork.virtual_time = max(clockwork.virtual_time, flow.tag)
-        charged = cost_gpu_seconds / flow.weight
-        flow.tag += charged
-        clockwork.greatest_finish = max(clockwork.greatest_finish, flow.tag)
+        charged = self._charge(found, user_id, cost_gpu_seconds)
         self._count(task, -1)
-        self._moved(user_id)
+        self._moved(lane, user_id)
         return task, charged
 
-    def settle(self, user_id: str, charged: float, measured_gpu_seconds: float) -> None:
-        """Replaces what was charged by what was measured; 0 refunds it."""
-        flow = self.flow(user_id)
-        flow.tag += measured_gpu_seconds / flow.weight - charged
-        self.clockwork.greatest_finish = max(self.clockwork.greatest_finish, flow.tag)
-        self._moved(user_id)
+    def settle(self, lane: str, user_id: str, *, charged: float, estimate: float, measured_gpu_seconds: float) -> None:
+        """Replaces what was charged (and the estimate behind it) by what was measured; 0 refunds it."""
+        found = self._lanes[lane]
+        found.clock.tag += (measured_gpu_seconds - estimate) / found.weight
+        self.clockwork.greatest_finish = max(self.clockwork.greatest_finish, found.clock.tag)
+        flow = self._flow(found, user_id)
+        flow.tag += measured_gpu_seconds / self.weight(user_id) - charged
+        found.clock.greatest_finish = max(found.clock.greatest_finish, flow.tag)
+        self._moved(lane, user_id)
 
     def reweigh(self, user_id: str, weight: float) -> None:
-        """A new weight; it acts on what waits already, since only the next task carries a tag."""
-        self.flow(user_id).weight = weight
+        """A user's new weight; it acts on what waits already, since only the next task carries a tag."""
+        self.clockwork.weights[user_id] = weight
+        if weight == 1.0:
+            del self.clockwork.weights[user_id]
+
+    def reweigh_lanes(self, lanes: Mapping[str, float]) -> None:
+        """New weights of lanes."""
+        for name, weight in lanes.items():
+            self._lanes[name].weight = weight
+
+    def park(self, user_id: str) -> None:
+        """Nothing of the user is offered until `unpark`."""
+        if user_id in self._parked:
+            return
+        self._parked.add(user_id)
+        for lane in self._lanes.values():
+            lane.active -= user_id in lane.users
+
+    def unpark(self, user_id: str) -> None:
+        """The user is back, at the current virtual time at the earliest: a cap is a choice, not a credit."""
+        if user_id not in self._parked:
+            return
+        self._parked.discard(user_id)
+        for name, lane in self._lanes.items():
+            if user_id not in lane.users:
+                continue
+            if lane.active == 0:
+                lane.clock.tag = max(lane.clock.tag, self.clockwork.virtual_time)
+            lane.active += 1
+            flow = self._flow(lane, user_id)
+            flow.tag = max(flow.tag, lane.clock.virtual_time)
+            self._moved(name, user_id)
 
     def idle(self) -> None:
-        """Nothing waits and nothing runs: virtual time moves on to the greatest finish tag, so that what was served
-        in the past gives nobody a credit or a debt."""
-        self.clockwork.virtual_time = max(self.clockwork.virtual_time, self.clockwork.greatest_finish)
+        """Nothing waits and nothing runs: virtual times move on to the greatest finish tags, so that what was served
+        in the past gives nobody a credit or a debt, and flows are forgotten."""
+        clockwork = self.clockwork
+        clockwork.virtual_time = max(clockwork.virtual_time, clockwork.greatest_finish)
+        for lane in self._lanes.values():
+            clock = lane.clock
+            clock.virtual_time = max(clock.virtual_time, clock.greatest_finish)
+            clock.flows.clear()
+            lane.offers.clear()
+
+    def forget(self, keep: Container[str]) -> None:
+        """Drops flows that would begin at the virtual time anyway. keep: users with tasks that run."""
+        for lane in self._lanes.values():
+            clock = lane.clock
+            past = [
+                user_id
+                for user_id, flow in clock.flows.items()
+                if flow.tag <= clock.virtual_time and user_id not in lane.users and user_id not in keep
+            ]
+            for user_id in past:
+                del clock.flows[user_id]
+
+    # ---- inside -------------------------------------------------------------------------------------------------
+
+    def _flow(self, lane: _Lane, user_id: str) -> Flow:
+        flow = lane.clock.flows.get(user_id)
+        if flow is None:
+            self.clockwork.flows_seen += 1
+            flow = Flow(order=self.clockwork.flows_seen, tag=lane.clock.virtual_time)
+            lane.clock.flows[user_id] = flow
+        return flow
+
+    def _charge(self, lane: _Lane, user_id: str, cost_gpu_seconds: float) -> float:
+        clockwork, clock = self.clockwork, lane.clock
+        clockwork.virtual_time = max(clockwork.virtual_time, clock.tag)
+        clock.tag += cost_gpu_seconds / lane.weight
+        clockwork.greatest_finish = max(clockwork.greatest_finish, clock.tag)
+        flow = self._flow(lane, user_id)
+        clock.virtual_time = max(clock.virtual_time, flow.tag)
+        charged = cost_gpu_seconds / self.weight(user_id)
+        flow.tag += charged
+        clock.greatest_finish = max(clock.greatest_finish, flow.tag)
+        return charged
 
     def _insert(self, task: Task) -> None:
         self._tasks[task.job_id] = task
-        heapq.heappush(
-            self._waiting.setdefault((task.kind, task.user_id), _Waiting()).heap, (task.sequence, task.job_id)
-        )
+        lane = self._lanes[task.lane]
+        waiting = lane.users.get(task.user_id)
+        if waiting is None:
+            waiting = lane.users[task.user_id] = _Waiting()
+            lane.active += task.user_id not in self._parked
+            waiting.version = self._next_version()
+        heap = waiting.heaps.get(task.kind)
+        if heap is None:
+            heap = waiting.heaps[task.kind] = []
+        if not heap:
+            self._offer(lane, task.user_id, waiting, task.kind)
+        heapq.heappush(heap, (task.priority, task.sequence, task.job_id))
         self._count(task, +1)
-        if self._kinds_of[task.user_id][task.kind] == 1:
-            self._offer(task.user_id, task.kind)
 
     def _count(self, task: Task, change: int) -> None:
-        kinds = self._kinds_of.setdefault(task.user_id, {})
-        kinds[task.kind] = kinds.get(task.kind, 0) + change
-        if kinds[task.kind] == 0:
-            del kinds[task.kind]
-            self._waiting.pop((task.kind, task.user_id), None)
-        if not kinds:
-            del self._kinds_of[task.user_id]
+        lane = self._lanes[task.lane]
+        waiting = lane.users[task.user_id]
+        waiting.count += change
+        lane.count += change
+        lane.kinds[task.kind] = lane.kinds.get(task.kind, 0) + change
+        if lane.kinds[task.kind] == 0:
+            del lane.kinds[task.kind]
+        if waiting.count == 0:
+            del lane.users[task.user_id]
+            lane.active -= task.user_id not in self._parked
 
-    def _moved(self, user_id: str) -> None:
+    def _moved(self, lane_name: str, user_id: str) -> None:
         """The user's tag changed: entries of the old version are dropped when they come up."""
-        self._versions[user_id] = self._versions.get(user_id, 0) + 1
-        for kind in self._kinds_of.get(user_id, {}):
-            self._offer(user_id, kind)
+        lane = self._lanes[lane_name]
+        waiting = lane.users.get(user_id)
+        if waiting is None:
+            return
+        waiting.version = self._next_version()
+        for kind, heap in list(waiting.heaps.items()):
+            if heap:
+                self._offer(lane, user_id, waiting, kind)
+            else:
+                del waiting.heaps[kind]
 
-    def _offer(self, user_id: str, kind: str) -> None:
-        flow = self.flow(user_id)
-        version = self._versions.setdefault(user_id, 0)
-        heapq.heappush(self._heaps.setdefault(kind, []), (flow.tag, flow.order, version, user_id))
+    def _next_version(self) -> int:
+        self._versions += 1
+        return self._versions
 
-    def _drop_dead(self, waiting: _Waiting, kind: str) -> None:
-        while waiting.heap:
-            sequence, job_id = waiting.heap[0]
-            task = self._tasks.get(job_id)
-            if task is not None and task.kind == kind and task.sequence == sequence:
+    def _offer(self, lane: _Lane, user_id: str, waiting: _Waiting, kind: str) -> None:
+        flow = self._flow(lane, user_id)
+        heap = lane.offers.get(kind)
+        if heap is None:
+            heap = lane.offers[kind] = []
+        heapq.heappush(heap, (flow.tag, flow.order, waiting.version, user_id))
+        if len(heap) > _SWEEP_FACTOR * len(lane.users) + _SWEEP_LEAST:
+            self._sweep(lane, heap)
+
+    def _sweep(self, lane: _Lane, heap: list[tuple[float, int, int, str]]) -> None:
+        users = lane.users
+        heap[:] = {entry for entry in heap if entry[3] in users and users[entry[3]].version == entry[2]}
+        heapq.heapify(heap)
+
+    def _drop_dead(self, tasks: list[tuple[int, int, str]], lane: str, kind: str) -> None:
+        """Removed and moved tasks are dropped when they come up."""
+        while tasks:
+            priority, sequence, job_id = tasks[0]
+            task: Any = self._tasks.get(job_id)
+            if task is not None and task[2:] == (lane, kind, priority, sequence):
                 return
-            heapq.heappop(waiting.heap)
+            heapq.heappop(tasks)
