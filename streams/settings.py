@@ -17,7 +17,7 @@ class StreamsSettings:
     (or a loopback listener) say who may write; server_key: HMAC key shared with the gateways, needed without trust;
     objects_url: where snapshots go; snapshot_entries, snapshot_seconds: a snapshot is taken after so many inbox
     entries or so long; slot_grace_seconds: silence after which a slot is declared lost; data_dir: Faust's scratch;
-    domain_of: pipeline -> its domain, where that is not kafka.domain; policy_file: TOML with the scheduling policy,
+    domain_of: pipeline -> its domain, where that is not the first of kafka.every_domain; policy_file: TOML with the scheduling policy,
     None for the built-in one; reconcile_seconds: how often the reconciler compares what was accepted with what the
     scheduler knows; reconcile_after_seconds: how old an accepted job must be before it counts as forgotten.
     """
@@ -39,7 +39,7 @@ class StreamsSettings:
 
     def domain_for(self, pipeline_id: str) -> str:
         """The domain that schedules a pipeline's jobs."""
-        return self.domain_of.get(pipeline_id, self.kafka.domain)
+        return self.domain_of.get(pipeline_id, self.kafka.every_domain[0])
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, *, shard: int = 0, shards: int = 1) -> "StreamsSettings":

@@ -26,9 +26,8 @@ class KafkaSettings:
 
     bootstrap: host:port, comma-separated; security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL;
     sasl_password is read from a file and never shown; user_partitions: P of the topic catalogue;
-    domain: the scheduling domain of this role, for admission the one of pipelines that MESHYARD_DOMAIN_OF does not
-    name; domains: all of the installation, empty for this one alone; registry_url: a Confluent-compatible schema
-    registry, None for the bundled ids.
+    domain: the scheduling domain of this role; domains: all of the installation, empty for this one alone;
+    registry_url: a Confluent-compatible schema registry, None for the bundled ids.
     """
 
     bootstrap: str
@@ -67,7 +66,7 @@ class KafkaSettings:
 
     @property
     def every_domain(self) -> tuple[str, ...]:
-        """The domains of the installation, whose topics must exist."""
+        """The installation's domains, whose topics must exist; the first takes what no rule gives to another."""
         return self.domains or (self.domain,)
 
     def client(self) -> dict[str, Any]:
@@ -94,8 +93,8 @@ class KafkaSettings:
 
 def _domains(env: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     """This role's domain and all of them. Raises SettingsError."""
-    domain = env.get("MESHYARD_DOMAIN") or "main"
     named = tuple(part.strip() for part in env.get("MESHYARD_DOMAINS", "").split(",") if part.strip())
+    domain = env.get("MESHYARD_DOMAIN") or (named[0] if named else "main")
     for name in (domain, *named):
         if not _DOMAIN_NAME.fullmatch(name):
             raise SettingsError("MESHYARD_DOMAINS", f"{name!r} is no domain's name; use a-z, 0-9, '_' and '-'")
