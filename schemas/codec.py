@@ -2,34 +2,43 @@
 
 Times stay integers (milliseconds since 1970): the logical type stands in the schema for other readers, but building
 a datetime for each field cost half of a decode.
+
+Records of older versions come out in the newest shape: Avro's schema resolution fills new fields with their defaults
+and drops fields that are gone. Only such records pay for it.
 """
 
 import io
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import fastavro
 from fastavro.schema import parse_schema
 
 from schemas import errors
 from schemas.registry import Registry, bundled
-from schemas.walk import check_body, names_type
+from schemas.walk import check_body, flat_ints
 
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 _HEADER: Final = struct.Struct(">bI")
+_INT32: Final = range(-(1 << 31), 1 << 31)
 
 Record = dict[str, Any]
 
 
 class _Reader(NamedTuple):
-    """What a schema id stands for. has_int: fastavro reads ints as longs, so strict reading must look at them."""
+    """What a schema id stands for.
+
+    newest: the schema of the newest version, None when this one is it. ints: names of the fields that hold 32-bit
+    ints, None when some lie deeper; fastavro reads ints as longs, so strict reading must look at them.
+    """
 
     name: str
     schema: Any
     schema_id: int
-    has_int: bool
+    newest: Any
+    ints: tuple[str, ...] | None
 
 
 class Codec:
@@ -37,8 +46,9 @@ class Codec:
 
     encode(name, record) -> bytes: raises InvalidRecord when the record does not fit, MessageTooLarge over 256 kB.
     Members that the schema does not have are left out, nullable ones that are missing are null.
-    decode(data, *names) -> record: raises one CodecError subclass for each way in which `data` can be wrong.
-    decode_strict does the same for bytes that strangers wrote: indexes are range-checked as well.
+    decode(data, *names) -> record, in the shape of the newest version: raises one CodecError subclass for each way in
+    which `data` can be wrong. decode_strict does the same for bytes that strangers wrote: indexes are range-checked
+    as well, by the version that the bytes name.
     """
 
     def __init__(self, registry: Registry | None = None) -> None:
@@ -70,7 +80,8 @@ class Codec:
 
     def decode(self, data: bytes | None, *names: str) -> Record:
         """The record of a value that our own roles wrote. `names`: the schemas that may stand here; none means any."""
-        return self._decode(data, names)[0]
+        record, reader = self._decode(data, names)
+        return record if reader.newest is None else _renew(reader, record)
 
     def decode_strict(self, data: bytes | None, *names: str) -> Record:
         """The record of a value that anybody may have written."""
@@ -78,10 +89,10 @@ class Codec:
         assert data is not None
         again = io.BytesIO()
         fastavro.schemaless_writer(again, reader.schema, record)
-        if reader.has_int or again.getvalue() != data[_HEADER.size :]:
-            # Either a legal other spelling (blocks with sizes) or a negative index that fastavro lets pass.
+        if again.getvalue() != data[_HEADER.size :] or not _ints_fit(reader, record):
+            # Either a legal other spelling (blocks with sizes) or something that fastavro lets pass.
             _check(reader, data)
-        return record
+        return record if reader.newest is None else _renew(reader, record)
 
     def schema_id(self, data: bytes | None) -> int | None:
         """The schema id in a value's header, None if there is none: for dead letters."""
@@ -108,9 +119,14 @@ class Codec:
             version = self._registry.by_id(schema_id)
             if version is None:
                 raise errors.UnknownSchemaId(f"{schema_id}", schema_id=schema_id)
-            schema = _parse(version.text)
-            found = _Reader(version.name, schema, schema_id, names_type(schema, "int"))
-            self._readers[schema_id] = found
+            schema, newest = _parse(version.text), self._registry.newest(version.name)
+            found = self._readers[schema_id] = _Reader(
+                name=version.name,
+                schema=schema,
+                schema_id=schema_id,
+                newest=None if newest.version == version.version else _parse(newest.text),
+                ints=flat_ints(schema),
+            )
         return found
 
     def _decode(self, data: bytes | None, names: tuple[str, ...]) -> tuple[Record, _Reader]:
@@ -135,6 +151,25 @@ class Codec:
         return record, reader
 
 
+def _ints_fit(reader: _Reader, record: Mapping[str, Any]) -> bool:
+    """Whether every int is known to have 32 bits. False also where nobody can say without a walk."""
+    if reader.ints is None:
+        return False
+    return all((value := record[name]) is None or value in _INT32 for name in reader.ints)
+
+
+def _renew(reader: _Reader, record: Record) -> Record:
+    """The record in the shape of its newest version."""
+    old, new = io.BytesIO(), io.BytesIO()
+    fastavro.schemaless_writer(old, reader.schema, record)
+    old.seek(0)
+    resolved: Any = fastavro.schemaless_reader(old, reader.schema, reader.newest)
+    # A default is one object for all records that fastavro fills with it; a second reading makes lists of their own.
+    fastavro.schemaless_writer(new, reader.newest, resolved)
+    new.seek(0)
+    return cast(Record, fastavro.schemaless_reader(new, reader.newest, None))
+
+
 def _check(reader: _Reader, data: bytes) -> None:
     """Walks the body; raises the CodecError that says what is wrong with it."""
     try:
@@ -145,7 +180,22 @@ def _check(reader: _Reader, data: bytes) -> None:
 
 
 def _parse(text: str) -> Any:
-    return parse_schema(_without_logical_types(json.loads(text)))
+    return _with_byte_defaults(parse_schema(_without_logical_types(json.loads(text))))
+
+
+def _with_byte_defaults(node: Any) -> Any:
+    """A parsed schema whose defaults of bytes are bytes: in JSON they are text, and fastavro takes them as they are."""
+    if isinstance(node, list):
+        for branch in node:
+            _with_byte_defaults(branch)
+    elif isinstance(node, dict):
+        for field in node.get("fields", ()):
+            if field["type"] == "bytes" and isinstance(field.get("default"), str):
+                field["default"] = field["default"].encode("latin-1")
+            _with_byte_defaults(field["type"])
+        _with_byte_defaults(node.get("items"))
+        _with_byte_defaults(node.get("values"))
+    return node
 
 
 def _without_logical_types(node: Any) -> Any:

@@ -39,13 +39,16 @@ class SchemaVersion:
 
 
 class Registry(Protocol):
-    """Where ids and schemas come from. Both calls raise RegistryError when there is no answer."""
+    """Where ids and schemas come from. All calls raise RegistryError when there is no answer."""
 
     def latest(self, name: str) -> SchemaVersion:
         """The version that writers of record `name` use."""
 
     def by_id(self, schema_id: int) -> SchemaVersion | None:
         """The schema behind an id of a header, None if nobody has published it."""
+
+    def newest(self, name: str) -> SchemaVersion:
+        """The newest version that ships with the package: the shape in which readers take record `name`."""
 
 
 def canonical_sha256(text: str) -> str:
@@ -80,6 +83,9 @@ class BundledRegistry:
 
     def by_id(self, schema_id: int) -> SchemaVersion | None:
         return self._by_id.get(schema_id)
+
+    def newest(self, name: str) -> SchemaVersion:
+        return self.latest(name)
 
     def all(self) -> list[SchemaVersion]:
         """Every published version, by id."""
@@ -123,6 +129,9 @@ class HttpRegistry:
             answer = self._call("GET", f"schemas/ids/{schema_id}", None)
             self._by_id[schema_id] = None if answer is None else self._ours(schema_id, answer)
         return self._by_id[schema_id]
+
+    def newest(self, name: str) -> SchemaVersion:
+        return self._bundled.latest(name)
 
     def close(self) -> None:
         """Closes the connections."""

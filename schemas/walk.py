@@ -5,6 +5,7 @@ pure Python, ten times slower than a decode.
 Source: Apache Avro 1.12 specification, "Binary encoding".
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from schemas.errors import IndexOutOfRange, InvalidField, TrailingBytes, TruncatedMessage
@@ -53,15 +54,20 @@ class _Cursor:
         return index
 
 
-def names_type(schema: Any, wanted: str) -> bool:
-    """Whether a type, for example `int`, occurs anywhere in a schema."""
+def flat_ints(schema: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Names of a record's own fields that are ints or nullable ints; None when ints lie deeper than that."""
+    flat = tuple(f["name"] for f in schema["fields"] if f["type"] == "int" or f["type"] == ["null", "int"])
+    return None if any(_names_int(f["type"]) for f in schema["fields"] if f["name"] not in flat) else flat
+
+
+def _names_int(schema: Any) -> bool:
     if isinstance(schema, list):
-        return any(names_type(branch, wanted) for branch in schema)
+        return any(_names_int(branch) for branch in schema)
     if not isinstance(schema, dict):
-        return bool(schema == wanted)
+        return bool(schema == "int")
     parts = [schema.get("type"), schema.get("items"), schema.get("values")]
     parts += [field["type"] for field in schema.get("fields", ())]
-    return any(names_type(part, wanted) for part in parts if part is not None)
+    return any(_names_int(part) for part in parts if part is not None)
 
 
 def check_body(schema: Any, body: bytes) -> None:

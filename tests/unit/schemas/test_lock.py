@@ -9,7 +9,7 @@ import pytest
 
 from schemas.errors import RegistryError
 from schemas.registry import AVRO, LOCK, BundledRegistry, bundled, canonical_sha256, registry_from_url
-from tests.unit.schemas.examples import RECORDS, each_record, schema_text
+from tests.unit.schemas.examples import RECORDS, each_record, schema_text, versions
 
 
 @pytest.fixture
@@ -18,7 +18,8 @@ def published(tmp_path: Path) -> Path:
     for record in RECORDS:
         folder = tmp_path / "avro" / record
         folder.mkdir(parents=True)
-        (folder / "v1.avsc").write_text(schema_text(record))
+        for version in versions(record):
+            (folder / f"v{version}.avsc").write_text(schema_text(record, version))
     (tmp_path / "ids.lock.json").write_text(LOCK.read_text())
     return tmp_path
 
@@ -93,17 +94,20 @@ def test_better_documentation_is_no_change(published: Path) -> None:
     assert _open(published).latest("command").schema_id == bundled().latest("command").schema_id
 
 
-def test_a_second_version_is_written_and_the_first_still_read(published: Path) -> None:
-    first = json.loads(schema_text("command"))
+def test_a_further_version_is_written_and_the_earlier_ones_still_read(published: Path) -> None:
+    newest = bundled().latest("command")
+    first = json.loads(newest.text)
     extra = {"name": "note", "type": ["null", "string"], "doc": "New.", "default": None}
     text = json.dumps(first | {"fields": [*first["fields"], extra]})
-    (published / "avro" / "command" / "v2.avsc").write_text(text)
-    _edit(published / "ids.lock.json", **{"command/v2": {"id": 501, "sha256": canonical_sha256(text)}})
+    (published / "avro" / "command" / f"v{newest.version + 1}.avsc").write_text(text)
+    entry = {"id": 501, "sha256": canonical_sha256(text)}
+    _edit(published / "ids.lock.json", **{f"command/v{newest.version + 1}": entry})
     registry = _open(published)
-    assert (registry.latest("command").version, registry.latest("command").schema_id) == (2, 501)
-    old = registry.by_id(bundled().latest("command").schema_id)
+    assert (registry.latest("command").version, registry.latest("command").schema_id) == (newest.version + 1, 501)
+    assert registry.newest("command") == registry.latest("command")
+    old = registry.by_id(newest.schema_id)
     assert old is not None
-    assert old.version == 1
+    assert old.version == newest.version
 
 
 def test_a_locked_schema_that_is_gone_is_refused(published: Path) -> None:

@@ -35,17 +35,23 @@ def request(
     formats: bytes = varint(1) + text("glb") + varint(0),
     parameters: bytes = varint(0),
     user_id: bytes = text("local"),
+    lane: bytes = varint(0),
+    priority: bytes = varint(3),
+    texture_size: bytes = varint(0),
     end: bytes = varint(0),
 ) -> bytes:
     """A JobRequested, field by field; each argument is that field's bytes."""
     head = text("request-1") + text("job-1") + user_id + varint(0) + text("model") + varint(1_795_363_200_000)
     body = text("text-to-3d") + text("assembly") + varint(0) + prompt + seed + quality + formats + parameters
-    return header("job_requested") + head + body + end
+    held = varint(0) + varint(0) + varint(0) + varint(0)  # run_at, on_limit, debounce_key, debounce_seconds
+    limits = varint(0) + varint(0) + varint(0) + varint(0)  # start and finish within, max_queue_depth, key_id
+    order = varint(0) + lane + priority + texture_size  # traceparent first
+    return header("job_requested") + head + body + order + held + limits + varint(0) + end
 
 
 def command(*, kind: bytes = varint(0)) -> bytes:
     """A Command with the given bytes of its enum."""
-    return header("command") + text("c-1") + kind + text("job-1") + text("local") + text("") + varint(1)
+    return header("command") + text("c-1") + kind + text("job-1") + text("local") + text("") + varint(1) + varint(0)
 
 
 def tenant(
@@ -54,4 +60,5 @@ def tenant(
     """A Tenant with the given bytes of some fields."""
     rate = struct.pack("<d", 60.0)
     scopes = varint(0)
-    return header("tenant") + text("u") + text("pro") + weight + rate + burst_requests + scopes + keys + varint(1)
+    body = text("u") + text("pro") + weight + rate + burst_requests + scopes + keys + varint(1)
+    return header("tenant") + body + varint(0) + varint(0)  # max_running, max_backlog
