@@ -24,11 +24,7 @@ class PolicyError(ValueError):
         super().__init__(f"{field}: {remedy}")
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class Tier(_Record):
+class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What users of a tier get. weight: share under contention; max_running: tasks at once; max_backlog: jobs held,
     queued or running at once. The last two may be set for a user in control.tenants."""
 
@@ -37,7 +33,7 @@ class Tier(_Record):
     max_backlog: int = 100
 
 
-class Pool(_Record):
+class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which lanes a pool's slots serve. first: the lane that goes before all others here, whatever its share;
     reserve: places of the pool that stay free for it, so that it need not wait for a long task of another lane."""
 
@@ -46,7 +42,7 @@ class Pool(_Record):
     reserve: int = 0
 
 
-class Retry(_Record):
+class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of a stage. max_attempts: tries in all; base_seconds, cap_seconds: of exponential delays."""
 
     max_attempts: int = 3
@@ -54,14 +50,14 @@ class Retry(_Record):
     cap_seconds: float = 60.0
 
 
-class Level(_Record):
+class Level(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Entered when the predicted wait or the age of the oldest queued task exceeds these."""
 
     wait_seconds: float
     age_seconds: float
 
 
-class Load(_Record):
+class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happens under load.
 
     levels: thresholds of level 1, 2 and 3; release_factor, hold_seconds: a level ends when both figures have been under
@@ -107,7 +103,7 @@ def _quality_factor() -> dict[str, float]:
     return {"draft": 0.5, "standard": 1.0, "high": 2.0}
 
 
-class Policy(_Record):
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the scheduler decides.
 
     lanes: weights; tiers: unknown ones count as free; pools: unknown ones serve every lane; retries: by stage, `*` for

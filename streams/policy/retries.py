@@ -21,15 +21,15 @@ def delay_ms(retry: Retry, error_class: str, attempt: int, salt: str, retry_afte
     itself bounded by the cap.
     """
     if error_class in JITTERED:
-        ceiling = min(retry.cap_seconds, retry.base_seconds * 2 ** min(attempt - 1, 30))
+        ceiling = min(retry.cap_seconds, retry.base_seconds * 2.0 ** min(attempt - 1, 30))
         seconds = ceiling * _uniform(salt)
     elif attempt <= 1:
         seconds = 0.0
     else:
-        seconds = min(retry.cap_seconds, retry.base_seconds * 2 ** min(attempt - 2, 30))
+        seconds = min(retry.cap_seconds, retry.base_seconds * 2.0 ** min(attempt - 2, 30))
     if retry_after_seconds is not None and retry_after_seconds > 0:
         seconds = max(seconds, min(retry_after_seconds, retry.cap_seconds))
-    return round(1000 * seconds)
+    return int(1000 * seconds)
 
 
 def _uniform(salt: str) -> float:
