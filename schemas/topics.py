@@ -63,9 +63,14 @@ PROGRESS: Final = "jobs.progress"
 DEAD: Final = "jobs.dead"
 HEARTBEATS: Final = "slots.heartbeats"
 LOAD: Final = "control.load"
+ROUTING: Final = "control.routing"
+USERS_CLOSED: Final = "users.closed"
+PLATFORM_EVENTS: Final = "platform.events"
+DEAD_ACTIONS: Final = "jobs.dead.actions"
 # Tables of admission; named explicitly and shared by all its shards.
 ADMISSION_JOBS_CHANGELOG: Final = "admission.jobs.changelog"
 ADMISSION_USERS_CHANGELOG: Final = "admission.users.changelog"
+ADMISSION_HELD_CHANGELOG: Final = "admission.held.changelog"
 
 
 def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...] = ("text-to-3d",)) -> list[Topic]:
@@ -82,7 +87,8 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
         topics += [
             Topic(
                 name=schedule_topic(domain), key="any", record="inbox_batch", partitions=1,
-                retention_ms=7 * DAY_MS, producers=("admission", "worker", "slot monitor", "scheduler (ticks)"),
+                retention_ms=7 * DAY_MS,
+                producers=("admission", "worker", "slot monitor", "scheduler (ticks, routing, policy)"),
                 consumers=("scheduler",),
                 doc="The scheduler's inbox: its journal as well; kept longer than its oldest snapshot.",
             ),
@@ -96,7 +102,12 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
         Topic(
             name=COMMANDS, key="user_id", record="command", partitions=None, retention_ms=7 * DAY_MS,
             producers=("gateway",), consumers=("admission",), config=_APPEND_TIME,
-            doc="What users want done with their jobs: cancel.",
+            doc="What users want done with their jobs: cancel, reprioritise, pause, resume.",
+        ),
+        Topic(
+            name=USERS_CLOSED, key="user_id", record="user_closed", partitions=None, retention_ms=7 * DAY_MS,
+            producers=("scheduler",), consumers=("admission",), config=_APPEND_TIME,
+            doc="Jobs that have ended, so that admission counts a user's backlog down.",
         ),
         Topic(
             name=TENANTS, key="user_id", record="tenant", partitions=None, retention_ms=FOREVER, compacted=True,
@@ -109,8 +120,9 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
             doc="Time, as events.",
         ),
         Topic(
-            name=ANSWERS, key="request_id", record="admission_answer", partitions=1, retention_ms=HOUR_MS,
-            producers=("admission",), consumers=("gateway",), doc="What admission says to the one who asked.",
+            name=ANSWERS, key="none", record="admission_answers", partitions=1, retention_ms=HOUR_MS,
+            producers=("admission",), consumers=("gateway",),
+            doc="What admission says to those who asked, many answers a record.",
         ),
         Topic(
             name=EVENTS, key="job_id", record="job_event", partitions=None, retention_ms=365 * DAY_MS,
@@ -127,13 +139,29 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
         ),
         Topic(
             name=LOAD, key="domain", record="domain_load", partitions=1, retention_ms=DAY_MS, compacted=True,
-            producers=("scheduler",), consumers=("gateway",), doc="How each domain stands, each second.",
+            producers=("scheduler",), consumers=("gateway", "admission"),
+            doc="How each domain stands, each second.",
+        ),
+        Topic(
+            name=ROUTING, key="name", record="routing_rule", partitions=1, retention_ms=FOREVER, compacted=True,
+            producers=("operators", "scheduler (guard)"), consumers=("scheduler", "operators"),
+            doc="Which model versions serve a stage, and in what shares.",
+        ),
+        Topic(
+            name=PLATFORM_EVENTS, key="subject", record="platform_event", partitions=1, retention_ms=365 * DAY_MS,
+            producers=("scheduler", "operators"), consumers=("operators",),
+            doc="What changed the platform itself: load level, routing, policy, shards, repairs.",
         ),
         Topic(
             name=DEAD, key="job_id where known", record="dead_letter", partitions=1, retention_ms=365 * DAY_MS,
-            producers=("admission", "scheduler", "worker", "sink"), consumers=("operators",),
-            doc="Records that could not be used, whole, with the reason.",
+            producers=("admission", "scheduler", "worker", "sink"), consumers=("operators", "gateway"),
+            doc="Records that could not be used and jobs that failed for good, whole, with the reason.",
             config={"max.message.bytes": str(2 * 1024 * 1024)},
+        ),
+        Topic(
+            name=DEAD_ACTIONS, key="letter", record="dead_letter_action", partitions=1, retention_ms=365 * DAY_MS,
+            producers=("operators",), consumers=("operators", "gateway"),
+            doc="What was done with each dead letter: sent again or discarded.",
         ),
         Topic(
             name=ADMISSION_JOBS_CHANGELOG, key="job_id", record=None, partitions=None, retention_ms=FOREVER,
@@ -144,6 +172,11 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
             name=ADMISSION_USERS_CHANGELOG, key="user_id", record=None, partitions=None, retention_ms=FOREVER,
             compacted=True, producers=("admission",), consumers=("admission",),
             doc="Faust table: token bucket and standing of each user.",
+        ),
+        Topic(
+            name=ADMISSION_HELD_CHANGELOG, key="user_id/job_id", record=None, partitions=None, retention_ms=FOREVER,
+            compacted=True, producers=("admission",), consumers=("admission",),
+            doc="Faust table: jobs that wait for their time, for a newer one or for a token.",
         ),
     ]  # fmt: skip
     return topics

@@ -40,13 +40,13 @@ def request(
     texture_size: bytes = varint(0),
     end: bytes = varint(0),
 ) -> bytes:
-    """A JobRequested, field by field; each argument is that field's bytes."""
+    """A JobRequested, field by field; each argument is that field's bytes; `end`: the last union but one."""
     head = text("request-1") + text("job-1") + user_id + varint(0) + text("model") + varint(1_795_363_200_000)
     body = text("text-to-3d") + text("assembly") + varint(0) + prompt + seed + quality + formats + parameters
     held = varint(0) + varint(0) + varint(0) + varint(0)  # run_at, on_limit, debounce_key, debounce_seconds
     limits = varint(0) + varint(0) + varint(0) + varint(0)  # start and finish within, max_queue_depth, key_id
     order = varint(0) + lane + priority + texture_size  # traceparent first
-    return header("job_requested") + head + body + order + held + limits + varint(0) + end
+    return header("job_requested") + head + body + order + held + limits + end + varint(0)  # resume
 
 
 def command(*, kind: bytes = varint(0)) -> bytes:
