@@ -40,6 +40,23 @@ class Pipeline:
         raise KeyError(stage)
 
 
+def kind(pipeline_id: str, stage: str, version: str) -> str:
+    """Names what a slot loads and costs are measured by: `pipeline/stage@version`."""
+    return f"{pipeline_id}/{stage}@{version}"
+
+
+def parse_kind(text: str) -> tuple[str, str, str]:
+    """Pipeline, stage and version of a kind. Raises ValueError when it is none."""
+    pipeline_id, slash, rest = text.partition("/")
+    stage, at, version = rest.partition("@")
+    if not (slash and at and pipeline_id and stage and version):
+        raise ValueError(f"{text!r} is no kind; one reads pipeline/stage@version")
+    return pipeline_id, stage, version
+
+
+# Edge of the square textures, in pixels, by the quality asked for; a request's texture_size goes before it.
+TEXTURE_SIZES: Final[dict[str, int]] = {"draft": 512, "standard": 1024, "high": 1024}
+
 TEXT_TO_3D: Final = "text-to-3d"
 IMAGE_TO_3D: Final = "image-to-3d"
 
@@ -67,7 +84,8 @@ PIPELINES: Final[dict[str, Pipeline]] = {
             workflow=TEXT_TO_3D,
             scope="synthetic",
             needs_prompt=False,
-            model_versions=("1",),
+            # "2" does the same as "1", for tests of routing; "1" is last, so it serves where no rule says otherwise.
+            model_versions=("2", "1"),
             stages=(
                 StageSpec(name="generate", prior_gpu_seconds=0.05, share=0.4),
                 StageSpec(name="retopology", prior_gpu_seconds=0.05, share=0.2),

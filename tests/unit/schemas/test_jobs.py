@@ -9,15 +9,18 @@ from hypothesis import strategies as st
 
 from schemas.jobs import (
     PERMANENT_ERRORS,
+    RETRY_BY_ERROR,
     RETRYABLE_ERRORS,
     TERMINAL_STATES,
     TERMINAL_TRANSITIONS,
     TRANSITIONS,
     JobState,
     Rank,
+    Retry,
     Transition,
     is_final_failure,
     rank,
+    retry_of_error,
     state_after,
 )
 
@@ -74,7 +77,7 @@ def test_a_transition_leads_where_the_table_says(transition: Transition) -> None
 @pytest.mark.parametrize("state", sorted(TERMINAL_STATES))
 def test_no_transition_leaves_a_final_state_but_the_revival_of_a_refusal(state: JobState) -> None:
     leaving = {transition for transition, (before, _) in TRANSITIONS.items() if state in before}
-    assert leaving == ({Transition.QUEUED} if state is JobState.REJECTED else set())
+    assert leaving == ({Transition.HELD, Transition.QUEUED} if state is JobState.REJECTED else set())
 
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - TERMINAL_STATES))
@@ -82,6 +85,15 @@ def test_every_live_state_can_end(state: JobState) -> None:
     ends = {transition for transition in TERMINAL_TRANSITIONS if state in TRANSITIONS[transition][0]}
     assert ends
     assert Transition.CANCELED in ends
+
+
+def test_only_what_has_not_started_is_aborted() -> None:
+    assert TRANSITIONS[Transition.ABORTED] == (frozenset({JobState.HELD, JobState.QUEUED}), JobState.ABORTED)
+
+
+def test_a_held_job_goes_to_the_queue_or_ends() -> None:
+    ways = {t for t, (before, _) in TRANSITIONS.items() if JobState.HELD in before}
+    assert ways == {Transition.QUEUED, Transition.CANCELED, Transition.ABORTED, Transition.REJECTED}
 
 
 def test_only_the_user_ends_a_job_that_admission_has_not_answered() -> None:
@@ -102,7 +114,13 @@ def test_a_final_transition_outranks_all_others(transition: Transition, stage_in
 
 
 def test_a_jobs_way_rises_in_rank() -> None:
-    way = [rank(Transition.REJECTED, 0, 0), rank(Transition.QUEUED, 0, 0)]
+    way = [
+        rank(Transition.REJECTED, 0, 0),
+        rank(Transition.HELD, 0, 0),
+        rank(Transition.REJECTED, 0, 1),
+        rank(Transition.HELD, 0, 1),
+        rank(Transition.QUEUED, 0, 0),
+    ]
     for stage, attempt in itertools.product(range(MAX_STAGES), range(1, MAX_ATTEMPTS + 1)):
         way.append(rank(Transition.STARTED, stage, attempt))
         way.append(rank(Transition.STAGE_FAILED, stage, attempt))
@@ -111,10 +129,22 @@ def test_a_jobs_way_rises_in_rank() -> None:
     assert way == sorted(set(way))
 
 
-def test_a_refusals_rank_is_below_queued_whatever_stage_it_names() -> None:
-    for stage, attempt in itertools.product(range(MAX_STAGES), range(MAX_ATTEMPTS)):
-        assert rank(Transition.REJECTED, stage, attempt) < rank(Transition.QUEUED, 0, 0)
+@pytest.mark.parametrize("transition", [Transition.REJECTED, Transition.HELD])
+def test_what_comes_before_the_queue_ranks_below_it_whatever_it_names(transition: Transition) -> None:
+    for stage, attempt in itertools.product(range(MAX_STAGES), (0, 1, 2, 49, 50, 10_000)):
+        assert rank(transition, stage, attempt) < rank(Transition.QUEUED, 0, 0)
         assert rank(Transition.QUEUED, stage, attempt) == rank(Transition.QUEUED, 0, 0)
+
+
+def test_a_refusal_after_a_hold_is_seen_and_one_before_it_is_not() -> None:
+    assert fold([(Transition.REJECTED, 0, 0), (Transition.HELD, 0, 0)]) is JobState.HELD
+    assert fold([(Transition.HELD, 0, 0), (Transition.REJECTED, 0, 1)]) is JobState.REJECTED
+    assert fold([(Transition.REJECTED, 0, 1), (Transition.HELD, 0, 0)]) is JobState.REJECTED
+
+
+@each_transition
+def test_a_phase_fits_into_a_byte(transition: Transition) -> None:
+    assert 0 <= rank(transition, MAX_STAGES, 10_000).phase < 256
 
 
 def test_failure_and_loss_of_one_attempt_tell_the_same() -> None:
@@ -152,14 +182,10 @@ def test_the_first_end_wins(before: list[Event], after: list[Event], ends: list[
 @settings(deadline=None)
 @given(data=st.data())
 def test_the_fold_agrees_with_the_table_along_every_legal_way(data: st.DataObject) -> None:
-    state, stage, attempt = JobState.SUBMITTED, 0, 1
+    state, stage, attempt, holds = JobState.SUBMITTED, 0, 1, 0
     history: list[Event] = []
     for _ in range(data.draw(st.integers(0, 20))):
-        allowed: list[Transition] = sorted(
-            t for t, (before, _) in TRANSITIONS.items() if state in before and t is not Transition.QUEUED
-        )
-        if state in (JobState.SUBMITTED, JobState.REJECTED):
-            allowed.append(Transition.QUEUED)
+        allowed = sorted(t for t, (before, _) in TRANSITIONS.items() if state in before)
         if not allowed:
             break
         transition = data.draw(st.sampled_from(allowed))
@@ -167,7 +193,9 @@ def test_the_fold_agrees_with_the_table_along_every_legal_way(data: st.DataObjec
             stage, attempt = stage + 1, 1
         elif transition is Transition.STARTED and history and history[-1][0] is not Transition.QUEUED:
             attempt += 1
-        history.append((transition, stage, attempt))
+        before_queue = transition in (Transition.HELD, Transition.REJECTED)
+        history.append((transition, 0, holds) if before_queue else (transition, stage, attempt))
+        holds += transition is Transition.HELD
         state = state_after(transition)
         assert fold(history) == state
 
@@ -179,6 +207,19 @@ def test_ranks_are_compared_by_end_stage_attempt_phase() -> None:
 
 def test_error_classes_are_either_retryable_or_permanent() -> None:
     assert not RETRYABLE_ERRORS & PERMANENT_ERRORS
+    assert set(RETRY_BY_ERROR) == RETRYABLE_ERRORS | PERMANENT_ERRORS
+
+
+def test_how_each_class_of_errors_is_tried_again() -> None:
+    classes = {
+        retry: {name for name, found in RETRY_BY_ERROR.items() if found is retry} for retry in sorted(set(Retry))
+    }
+    assert classes == {
+        Retry.AT_ONCE: {"transient", "crash", "timeout", "lost"},
+        Retry.BACKOFF: {"overload", "rate_limited", "oom"},
+        Retry.NEVER: {"permanent", "invalid"},
+    }
+    assert retry_of_error("a class that nobody knows") is Retry.NEVER
 
 
 @pytest.mark.parametrize("error_class", sorted(RETRYABLE_ERRORS))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.pipelines import PIPELINES, WORKFLOWS
+from schemas.pipelines import PIPELINES, TEXTURE_SIZES, WORKFLOWS, kind, parse_kind
 from schemas.topics import catalogue, requests_topic
 
 each_pipeline = pytest.mark.parametrize("pipeline_id", PIPELINES)
@@ -34,3 +34,27 @@ def test_the_place_of_a_stage(pipeline_id: str) -> None:
 def test_an_offered_workflow_has_a_pipeline_and_a_topic(workflow: str) -> None:
     assert PIPELINES[WORKFLOWS[workflow]].workflow == workflow
     assert requests_topic(workflow) in {topic.name for topic in catalogue(workflows=tuple(WORKFLOWS))}
+
+
+@each_pipeline
+def test_a_kind_names_pipeline_stage_and_version(pipeline_id: str) -> None:
+    pipeline = PIPELINES[pipeline_id]
+    parts = [(pipeline_id, stage.name, version) for stage in pipeline.stages for version in pipeline.model_versions]
+    kinds = [kind(*part) for part in parts]
+    assert [parse_kind(found) for found in kinds] == parts
+    assert len(set(kinds)) == len(parts)
+
+
+@pytest.mark.parametrize("text", ["", "assembly", "assembly/generate", "generate@1", "/generate@1", "a/@1", "a/b@"])
+def test_what_is_no_kind(text: str) -> None:
+    with pytest.raises(ValueError, match="is no kind"):
+        parse_kind(text)
+
+
+def test_without_a_rule_version_1_of_synthetic_serves() -> None:
+    assert PIPELINES["synthetic"].model_versions == ("2", "1")
+
+
+def test_textures_do_not_shrink_as_quality_rises() -> None:
+    sizes = [TEXTURE_SIZES[quality] for quality in ("draft", "standard", "high")]
+    assert sizes == sorted(sizes)
