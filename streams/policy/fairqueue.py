@@ -71,6 +71,7 @@ class Head(NamedTuple):
     priority: int
     sequence: int
     user_id: str
+    job_id: str
 
 
 class _Waiting:
@@ -182,7 +183,8 @@ class FairQueue:
                 if tasks:
                     self._drop_dead(tasks, lane, kind)
                 if tasks:
-                    return Head(tag, order, tasks[0][0], tasks[0][1], user_id)
+                    priority, sequence, job_id = tasks[0]
+                    return Head(tag, order, priority, sequence, user_id, job_id)
             heapq.heappop(heap)
         return None
 
