@@ -17,9 +17,10 @@ class StreamsSettings:
     (or a loopback listener) say who may write; server_key: HMAC key shared with the gateways, needed without trust;
     objects_url: where snapshots go; snapshot_entries, snapshot_seconds: a snapshot is taken after so many inbox
     entries or so long; slot_grace_seconds: silence after which a slot is declared lost; data_dir: Faust's scratch;
-    domain_of: pipeline -> its domain, where that is not the first of kafka.every_domain; policy_file: TOML with the scheduling policy,
-    None for the built-in one; reconcile_seconds: how often the reconciler compares what was accepted with what the
-    scheduler knows; reconcile_after_seconds: how old an accepted job must be before it counts as forgotten.
+    domain_of: pipeline -> its domain, where that is not the first of kafka.every_domain; policy_file: TOML with the
+    scheduling policy, None for the built-in one; reconcile_seconds: how often the reconciler compares what was
+    accepted with what the scheduler knows; reconcile_after_seconds: how old an accepted job must be before it counts
+    as forgotten.
     """
 
     kafka: KafkaSettings

@@ -5,21 +5,25 @@ init_transactions with the slot's transactional.id makes every later commit of t
 aborts a transaction that it left open, which would otherwise stall the inbox for everybody. Only then `slot_lost` is
 appended; so every commit of the old epoch stands before it in the log, and the scheduler may dispatch again when it
 reads it. After its own start the monitor gives every slot a full grace period.
+
+A slot that says `stopping` is reported as draining, so that it gets nothing new. `fence` is for the reconciler: a slot
+that lives but does not do what it was given is ended the same way.
 """
 
-import threading
+import queue
 from collections.abc import Callable, Mapping
 
 import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Producer, TopicPartition
 
-from schemas.codec import Codec
+from schemas.codec import Codec, Record
 from schemas.errors import CodecError
 from schemas.topics import HEARTBEATS, schedule_topic
-from streams.clock import Clock
+from streams.beside import Beside
+from streams.inbox import InboxWriter
 from streams.kafka.consumer import consumer_config, partition_count
 from streams.kafka.producer import transactional_config
-from streams.kafka.settings import KafkaSettings
+from streams.settings import StreamsSettings
 
 log = structlog.get_logger(__name__)
 POLL_SECONDS = 0.5
@@ -49,45 +53,51 @@ class Silence:
         return [key for key in live.items() if now - self._heard[key] > self._grace]
 
 
-class SlotMonitor:
-    """The thread. `live` gives the slots that the scheduler believes to be up, with their epochs."""
+class SlotMonitor(Beside):
+    """The thread. `live` gives the slots that the scheduler believes to be up, with their epochs; `hear` gets every
+    heartbeat of the domain's slots, in the thread."""
+
+    name = "slot-monitor"
 
     def __init__(
         self,
-        settings: KafkaSettings,
+        settings: StreamsSettings,
         codec: Codec,
-        clock: Clock,
+        inbox: InboxWriter,
         live: Callable[[], Mapping[int, int]],
-        grace_seconds: float,
+        hear: Callable[[Record], None],
+        fail: Callable[[BaseException], None],
     ) -> None:
-        self._settings = settings
+        super().__init__(fail)
+        self._settings = settings.kafka
         self._codec = codec
-        self._clock = clock
+        self._inbox = inbox
+        self._clock = inbox.clock
         self._live = live
-        self._silence = Silence(grace_seconds)
+        self._hear_too = hear
+        self._silence = Silence(settings.slot_grace_seconds)
         self._declared: set[tuple[int, int]] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="slot-monitor", daemon=True)
+        self._draining: set[tuple[int, int]] = set()
+        self._asked: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
 
-    def start(self) -> None:
-        """Begins to listen."""
-        self._thread.start()
+    def fence(self, slot: int, epoch: int) -> None:
+        """Ends a life of a slot as if it had been silent, in the next round. Safe in any thread."""
+        self._asked.put((slot, epoch))
 
-    def stop(self) -> None:
-        """Ends the thread and waits for it."""
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Listens, fences, reports."""
         consumer = Consumer(consumer_config(self._settings, "meshyard-slot-monitor"))
         places = [TopicPartition(HEARTBEATS, p, OFFSET_END) for p in range(partition_count(self._settings, HEARTBEATS))]
         consumer.assign(places)
         try:
-            while not self._stop.is_set():
+            while not self.stopping.is_set():
                 for message in consumer.consume(500, timeout=POLL_SECONDS):
-                    self._hear(message.value() if message.error() is None else None)
-                for slot, epoch in self._silence.lost(self._live(), self._clock.monotonic_seconds()):
-                    if (slot, epoch) not in self._declared:
+                    if message.error() is None:  # a broker that is away is librdkafka's to wait for
+                        self._hear(message.value())
+                live = self._live()
+                lost = [*self._silence.lost(live, self._clock.monotonic_seconds()), *self._fences_asked()]
+                for slot, epoch in lost:
+                    if (slot, epoch) not in self._declared and live.get(slot) == epoch:
                         self._declare_lost(slot, epoch)
         finally:
             consumer.close()
@@ -98,8 +108,33 @@ class SlotMonitor:
         except CodecError as error:
             log.warning("heartbeat_unreadable", reason=error.code)
             return
-        if beat["domain"] == self._settings.domain:
-            self._silence.heard(beat["slot"], beat["epoch"], self._clock.monotonic_seconds())
+        if beat["domain"] != self._settings.domain:
+            return
+        self._silence.heard(beat["slot"], beat["epoch"], self._clock.monotonic_seconds())
+        self._hear_too(beat)
+        if beat["state"] == "stopping":
+            self._report_draining(beat)
+
+    def _fences_asked(self) -> list[tuple[int, int]]:
+        asked = []
+        while not self._asked.empty():
+            asked.append(self._asked.get())
+        return asked
+
+    def _report_draining(self, beat: Record) -> None:
+        """Says once that a slot wants no new work; what fails is tried again at its next heartbeat."""
+        key = (beat["slot"], beat["epoch"])
+        if key in self._draining or self._live().get(beat["slot"]) != beat["epoch"]:
+            return
+        named = ("slot", "epoch", "dispatch_ids", "last_work_offset")
+        report = {**{name: beat[name] for name in named}, "draining": True}
+        try:
+            self._inbox.append(f"slot-{beat['slot']}", self._inbox.entry("slot_report", report=report))
+        except (KafkaException, TimeoutError) as error:
+            log.warning("report_failed", slot=beat["slot"], epoch=beat["epoch"], error=str(error))
+            return
+        self._draining.add(key)
+        log.info("slot_draining", slot=beat["slot"], epoch=beat["epoch"])
 
     def _declare_lost(self, slot: int, epoch: int) -> None:
         """Fences the slot and appends slot_lost; what fails is tried again in the next round."""

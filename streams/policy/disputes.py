@@ -1,0 +1,94 @@
+"""Which slots do not have what the scheduler believes them to have. Pure: reports and times are arguments."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+# A slot that reads nothing at all is given up after so many pauses; one that has read past its work after one.
+STUCK_PAUSES: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Report:
+    epoch: int
+    named: frozenset[str]
+    last_work_offset: int
+    at: float
+
+
+@dataclass(kw_only=True)
+class _Dispute:
+    """since: when the dispatch was first missed; work_end: where the slot's work partition ended then; read: what the
+    slot had read then; inbox_end: where the inbox ended when it was missed again, None before."""
+
+    since: float
+    work_end: int
+    read: int
+    inbox_end: int | None = None
+
+
+class Disputes:
+    """Keeps what was missed from one comparison to the next. One thread reports, another compares."""
+
+    def __init__(self, pause_seconds: float) -> None:
+        self._pause = pause_seconds
+        self._reports: dict[int, _Report] = {}
+        self._open: dict[tuple[int, int, str], _Dispute] = {}
+
+    def heard(self, beat: Mapping[str, Any], now: float) -> None:
+        """A slot's heartbeat."""
+        self._reports[beat["slot"]] = _Report(
+            epoch=beat["epoch"],
+            named=frozenset(beat["dispatch_ids"]),
+            last_work_offset=beat["last_work_offset"],
+            at=now,
+        )
+
+    def compare(
+        self,
+        in_hand: Mapping[int, tuple[int, frozenset[str]]],
+        *,
+        now: float,
+        folded: int,
+        work_end: Callable[[int], int],
+        inbox_end: Callable[[], int],
+    ) -> dict[tuple[int, int], set[str]]:
+        """(slot, epoch) -> dispatches that are lost there; each is named once.
+
+        in_hand: what the fold believes, slot -> epoch and dispatches; folded: up to where it has read the inbox;
+        work_end, inbox_end: where those partitions end now, asked only when something is missed. A slot may have
+        written a task's end that the fold has not read: therefore a dispute is decided only when the fold has read
+        all that the inbox held when the dispatch was missed for the second time.
+        """
+        lost: dict[tuple[int, int], set[str]] = {}
+        still: dict[tuple[int, int, str], _Dispute] = {}
+        for slot, (epoch, dispatches) in in_hand.items():
+            report = self._reports.get(slot)
+            if report is None or report.epoch != epoch:
+                continue
+            missing = dispatches - report.named
+            end = work_end(slot) if any((slot, epoch, name) not in self._open for name in missing) else 0
+            for name in missing:
+                key = (slot, epoch, name)
+                dispute = self._open.get(key)
+                if dispute is None:
+                    dispute = _Dispute(since=now, work_end=end, read=report.last_work_offset)
+                elif self._is_lost(dispute, report, folded):
+                    lost.setdefault((slot, epoch), set()).add(name)
+                    continue
+                elif dispute.inbox_end is None and self._is_missed_again(dispute, report):
+                    dispute.inbox_end = inbox_end()
+                still[key] = dispute
+        self._open = still
+        return lost
+
+    def _is_missed_again(self, dispute: _Dispute, report: _Report) -> bool:
+        """Whether the slot said later that it does not have it, though it should."""
+        waited = report.at - dispute.since
+        if report.last_work_offset + 1 >= dispute.work_end:
+            return waited >= self._pause
+        return report.last_work_offset == dispute.read and waited >= STUCK_PAUSES * self._pause
+
+    @staticmethod
+    def _is_lost(dispute: _Dispute, report: _Report, folded: int) -> bool:
+        return dispute.inbox_end is not None and folded >= dispute.inbox_end
