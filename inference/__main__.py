@@ -24,11 +24,14 @@ def main(worker_class: type[Worker] = Worker) -> int:
     parser = argparse.ArgumentParser(prog="python -m inference", description="Run the worker of one slot.")
     parser.add_argument("--pool", help="the slot's pool (default: MESHYARD_POOL)")
     parser.add_argument("--slot", type=int, help="the slot's number, from 0 (default: MESHYARD_SLOT)")
+    parser.add_argument("--capacity", type=int, help="tasks at once (default: MESHYARD_CAPACITY, else 1)")
     parser.add_argument("--synthetic", action="store_true", help="serve the synthetic pipeline; loads no torch")
     arguments = parser.parse_args()
     configure_logs("worker")
     try:
-        settings = WorkerSettings.from_env(pool=arguments.pool, slot=arguments.slot, synthetic=arguments.synthetic)
+        settings = WorkerSettings.from_env(
+            pool=arguments.pool, slot=arguments.slot, capacity=arguments.capacity, synthetic=arguments.synthetic
+        )
         kafka = KafkaSettings.from_env()
         store = ObjectStore.from_env()
     except SettingsError as error:

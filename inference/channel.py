@@ -17,13 +17,16 @@ _READ_BYTES: Final = 64 * 1024
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
-    """Worker: load these stages (pipeline_id/stage) and say Ready."""
+    """Worker: load these stages (pipeline_id/stage), in these versions of their pipelines (pipeline_id@version; where
+    none is named, the newest), and say Ready."""
 
     serves: tuple[str, ...]
+    versions: tuple[str, ...] = ()
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
-    """Worker: run one attempt of a stage. inputs: local files by role; out_dir: an existing, empty folder."""
+    """Worker: run one attempt of a stage; those that are sent meanwhile wait for their turn. inputs: local files by
+    role; out_dir: an existing, empty folder."""
 
     run_id: int
     pipeline_id: str
@@ -37,6 +40,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     parameters: dict[str, str]
     inputs: dict[str, str]
     out_dir: str
+    model_version: str | None = None
+    texture_size: int | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
@@ -57,6 +62,16 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed"):
     message: str
 
 
+class Begun(msgspec.Struct, frozen=True, kw_only=True, tag="begun"):
+    """Child: this run goes on for a while. alone: until it ends, the child does nothing else; else it only waits.
+
+    A run that ends at once is not said to have begun.
+    """
+
+    run_id: int
+    alone: bool
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """Child: how far the stage is, 0 to 1."""
 
@@ -68,41 +83,43 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """Child: still at it, though nothing is to be told."""
 
-    run_id: int
-
 
 class MadeArtefact(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that the stage wrote below out_dir."""
+    """A file that the stage wrote below out_dir, or the bytes that such a file would hold."""
 
     role: str
     path: str
     media_type: str
+    data: bytes | None = None
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """Child: the stage ended with these files. figures: facts for the manifest."""
+    """Child: the stage ended with these files. figures: facts for the manifest; seconds: how long it ran."""
 
     run_id: int
     artefacts: tuple[MadeArtefact, ...]
     figures: dict[str, float | str | bool]
+    seconds: float
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """Child: the stage ended without a result."""
+    """Child: the stage ended without a result. retry_after_seconds: how long it asks to be left alone."""
 
     run_id: int
     error_class: str
     message: str
+    seconds: float
+    retry_after_seconds: float | None = None
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
-    """Child: the stage gave up because it was canceled."""
+    """Child: the run was canceled before it began, or gave up because it was."""
 
     run_id: int
 
 
 ToChild = Load | Run | Cancel
-ToWorker = Ready | LoadFailed | Progress | Heartbeat | Done | Failed | Stopped
+ToWorker = Ready | LoadFailed | Begun | Progress | Heartbeat | Done | Failed | Stopped
 Message = ToChild | ToWorker
 
 
@@ -134,15 +151,23 @@ class Channel:
         self._poll = select.poll()
         self._poll.register(end, select.POLLIN)
 
-    def send(self, message: Message) -> None:
-        """Sends one message whole. Raises ChannelClosed."""
-        body = self._encoder.encode(message)
-        if len(body) > MAX_FRAME_BYTES:
-            raise ChannelBroken(f"{type(message).__name__} has {len(body)} bytes, the limit is {MAX_FRAME_BYTES}")
+    def send(self, *messages: Message) -> None:
+        """Sends messages whole. Raises ChannelClosed."""
+        frames = bytearray()
+        for message in messages:
+            body = self._encoder.encode(message)
+            if len(body) > MAX_FRAME_BYTES:
+                raise ChannelBroken(f"{type(message).__name__} has {len(body)} bytes, the limit is {MAX_FRAME_BYTES}")
+            frames += _LENGTH.pack(len(body))
+            frames += body
         try:
-            self._socket.sendall(_LENGTH.pack(len(body)) + body)
+            self._socket.sendall(frames)
         except OSError:
             raise ChannelClosed from None
+
+    def fileno(self) -> int:
+        """For select: readable when `receive` has something to read."""
+        return self._socket.fileno()
 
     def receive(self, timeout_seconds: float | None = None) -> Message | None:
         """The next message, None when there is none in time (None waits for ever). Raises ChannelClosed,

@@ -1,19 +1,31 @@
 """What the worker says on Kafka, as records: at once by the plain producer, or handed over for a transaction."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from confluent_kafka import Message, Producer
 
-from inference.outcome import Finished, SlotIdentity, job_events, settled_entry, slot_entry, started_event
+from inference.outcome import (
+    Finished,
+    SlotIdentity,
+    SlotOffer,
+    dead_letter,
+    job_events,
+    settled_entry,
+    slot_entry,
+    started_event,
+)
 from inference.work import WorkItem
 from schemas.codec import Codec, Record
 from schemas.errors import CodecError
-from schemas.topics import DEAD, EVENTS, PROGRESS, schedule_topic
+from schemas.topics import DEAD, EVENTS, PROGRESS, requests_topic, schedule_topic
 from streams.kafka.producer import Headers, Outgoing, tracing_headers
 
 log = structlog.get_logger(__name__)
+
+# Settled entries name their artefacts: so many fit a record, whatever stages make.
+ENTRIES_A_RECORD: Final = 64
 
 
 class Outbox:
@@ -60,20 +72,26 @@ class Outbox:
         self._send(DEAD, str(message.partition()), "dead_letter", record)
 
     def ends(self, done: Sequence[Finished], who: SlotIdentity) -> list[Outgoing]:
-        """All that is to be said of finished attempts (at least one): their JobEvents, and one inbox record."""
+        """All that is to be said of finished attempts (at least one): their JobEvents, the dead letters of jobs that
+        failed for good, and the inbox's entries, as few records as hold them."""
         records = []
         for finished in done:
             item = finished.item
             headers = tracing_headers(item.job())
             for event in job_events(finished, who):
                 records.append(self._outgoing(EVENTS, item.job_id, "job_event", event, headers))
-        entries = [settled_entry(finished, who) for finished in done]
-        records.append(self._outgoing(self._inbox_topic, done[0].item.job_id, "inbox_batch", {"entries": entries}))
+            if finished.ends_job:
+                letter = dead_letter(finished, requests_topic(item.workflow))
+                value = self._codec.encode_large("dead_letter", letter)
+                records.append(Outgoing(DEAD, item.job_id, value, -1, headers))
+        for start in range(0, len(done), ENTRIES_A_RECORD):
+            entries = [settled_entry(finished, who) for finished in done[start : start + ENTRIES_A_RECORD]]
+            records.append(self._outgoing(self._inbox_topic, str(who.slot), "inbox_batch", {"entries": entries}))
         return records
 
-    def slot_change(self, kind: str, who: SlotIdentity, serves: tuple[str, ...], at: int) -> list[Outgoing]:
+    def slot_change(self, kind: str, who: SlotIdentity, offer: SlotOffer, at: int) -> list[Outgoing]:
         """The inbox record by which the slot joins (slot_joined) or leaves (slot_lost)."""
-        batch = {"entries": [slot_entry(kind, who, serves, at)]}
+        batch = {"entries": [slot_entry(kind, who, offer, at)]}
         return [self._outgoing(self._inbox_topic, str(who.slot), "inbox_batch", batch)]
 
     def flush(self, timeout_seconds: float) -> None:

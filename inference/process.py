@@ -42,10 +42,14 @@ class ChildProcess:
         """Its process id."""
         return self._process.pid
 
-    def send(self, message: Message) -> None:
+    def fileno(self) -> int:
+        """For select: readable when the child has spoken or is gone."""
+        return self._channel.fileno()
+
+    def send(self, *messages: Message) -> None:
         """Raises ChildDied."""
         try:
-            self._channel.send(message)
+            self._channel.send(*messages)
         except ChannelClosed:
             raise ChildDied(self._reap(LAST_WORDS_SECONDS)) from None
 

@@ -42,3 +42,40 @@ class ProgressMeter:
         self._told_at = now
         self._news = False
         return round(100 * (self._begin + (self._end - self._begin) * self._fraction), 2), self._message
+
+
+class ProgressBoard:
+    """The meters of all attempts in hand, by dispatch."""
+
+    def __init__(self) -> None:
+        self._meters: dict[str, tuple[WorkItem, ProgressMeter]] = {}
+        self._news: set[str] = set()
+
+    def tell(self, item: WorkItem, fraction: float, message: str) -> None:
+        """Takes in what an item's stage says."""
+        found = self._meters.get(item.dispatch_id)
+        if found is None:
+            found = self._meters[item.dispatch_id] = item, ProgressMeter(item)
+        found[1].tell(fraction, message)
+        self._news.add(item.dispatch_id)
+
+    def due(self, now: int) -> list[tuple[WorkItem, float, str]]:
+        """Item, percent and message of each attempt of which something is to be published at `now` (ms)."""
+        told = []
+        for dispatch_id in sorted(self._news):
+            item, meter = self._meters[dispatch_id]
+            due = meter.due(now)
+            if due is not None:
+                self._news.discard(dispatch_id)
+                told.append((item, *due))
+        return told
+
+    def forget(self, dispatch_id: str) -> None:
+        """The attempt has ended; what was not told yet is not told any more."""
+        self._meters.pop(dispatch_id, None)
+        self._news.discard(dispatch_id)
+
+    def clear(self) -> None:
+        """Forgets every attempt."""
+        self._meters.clear()
+        self._news.clear()

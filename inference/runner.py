@@ -1,22 +1,25 @@
-"""Runs one item at a time in the child, with its time limits, its cancel and its files.
+"""Has items run in the child, several in hand at once, with their time limits, their cancels and their files.
 
-The runner decides how an attempt ends; who hears of it is the worker's business.
+The runner decides how an attempt ends; who hears of it is the worker's business. The child works on one run at a time
+(which is then `alone`), takes the others in the order in which they came, and lets those that only wait do so beside
+it. When the child must be killed for one run's sake, the others begin again in its successor: the same attempts.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
-from inference.artefacts import ArtefactError, Scratch, fetch_inputs, store_results
-from inference.channel import Cancel, Done, Heartbeat, Load, LoadFailed, Message, Progress, Ready, Run, Stopped
+from inference.artefacts import ArtefactError, Place, Scratch, fetch_inputs, store_results
+from inference.channel import Begun, Cancel, Done, Heartbeat, Load, LoadFailed, Message, Progress, Ready, Run, Stopped
 from inference.channel import Failed as StageFailed
 from inference.outcome import Canceled, Ending, Failed, Finished, Succeeded
 from inference.process import ChildDied, ChildProcess
 from inference.settings import WorkerSettings
-from inference.work import WorkItem
+from inference.work import RequestUnreadable, WorkItem, read_request
+from schemas.codec import Codec
 from streams.clock import Clock
 from streams.objects import ObjectStore
 
@@ -24,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 # A child that dies while it loads is started again so often, then the worker gives up.
 LOAD_TRIES: Final = 3
+# How often runs that wait are looked at for their time limit.
+LOOK_SECONDS: Final = 0.25
 
 
 class ChildWillNotLoad(RuntimeError):
@@ -34,39 +39,55 @@ class ChildWillNotLoad(RuntimeError):
         super().__init__(f"{self.__doc__} {detail}")
 
 
+class Listener(Protocol):
+    """Who hears what runs say before they end. Called from `step`."""
+
+    def on_begun(self, item: WorkItem, at: int) -> None:
+        """This item goes on for a while; at: ms since 1970. An item that ends at once is not said to have begun."""
+
+    def on_progress(self, item: WorkItem, fraction: float, message: str) -> None:
+        """How far it is, 0 to 1."""
+
+
 @dataclass(kw_only=True)
 class _Current:
-    """The attempt in the child's hands. Times are monotonic seconds, started_at ms since 1970."""
+    """An attempt in hand. Times are monotonic seconds, started_at ms since 1970.
+
+    began: since when the slot is held for it; None while it waits for its turn or ends before anybody asks.
+    """
 
     item: WorkItem
-    run_id: int
-    started_at: int
-    deadline: float
-    heard_at: float
+    run: Run
+    place: Place
+    handed_at: float
+    began: float | None = None
+    started_at: int | None = None
     kill_at: float | None = None  # set by a cancel
 
 
 class Runner:
-    """Owns the child process and the scratch folder. Not for several threads.
-
-    on_progress(fraction, message) is called from `step`.
-    """
+    """Owns the child process and the scratch folder. Not for several threads."""
 
     def __init__(
-        self,
-        settings: WorkerSettings,
-        store: ObjectStore,
-        clock: Clock,
-        on_progress: Callable[[float, str], None],
+        self, settings: WorkerSettings, store: ObjectStore, codec: Codec, clock: Clock, listener: Listener
     ) -> None:
         self._settings = settings
         self._store = store
+        self._codec = codec
         self._clock = clock
-        self._on_progress = on_progress
+        self._listener = listener
         self._scratch = Scratch(settings.data_dir / "scratch" / f"slot-{settings.slot}")
         self._run_id = 0
         self._load_tries = 0
-        self._current: _Current | None = None
+        self._current: dict[int, _Current] = {}
+        self._by_dispatch: dict[str, int] = {}
+        self._alone: int | None = None
+        self._alone_ended = 0.0
+        self._heard_at = 0.0
+        self._look_at = 0.0
+        # Places of canceled runs that the child may still write to, by run.
+        self._left: dict[int, Place] = {}
+        self._ended: list[Finished] = []
         self._ready = False
         self.resource_class: str | None = None
         self._start_child()
@@ -77,82 +98,75 @@ class Runner:
         return self._ready
 
     @property
-    def item(self) -> WorkItem | None:
-        """What runs now."""
-        return self._current.item if self._current else None
+    def free(self) -> int:
+        """How many more items it takes."""
+        return self._settings.capacity - len(self._current)
+
+    @property
+    def items(self) -> tuple[WorkItem, ...]:
+        """What it has in hand."""
+        return tuple(current.item for current in self._current.values())
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether more ends are about to come: the child is busy with items of which it has said nothing yet."""
+        return self._alone is None and any(current.began is None for current in self._current.values())
 
     @property
     def child_pid(self) -> int:
         """Process id of the child."""
         return self._child.pid
 
-    def start(self, item: WorkItem) -> Finished | None:
-        """Begins an item (the child is ready and idle). Returns its end at once when it cannot even begin."""
-        self._run_id += 1
-        began, now = self._clock.now_ms(), self._clock.monotonic_seconds()
-        self._current = _Current(
-            item=item,
-            run_id=self._run_id,
-            started_at=began,
-            deadline=now + self._settings.stage_timeout_seconds,
-            heard_at=now,
-        )
-        try:
-            files = fetch_inputs(self._store, item.artefacts, self._scratch.inputs) if item.artefacts else {}
-            self._child.send(
-                Run(
-                    run_id=self._run_id,
-                    pipeline_id=item.pipeline_id,
-                    job_id=item.job_id,
-                    stage=item.stage,
-                    attempt=item.attempt,
-                    prompt=item.prompt,
-                    seed=item.seed,
-                    quality=item.quality,
-                    formats=item.formats,
-                    parameters=item.parameters,
-                    inputs={role: str(path) for role, path in files.items()},
-                    out_dir=str(self._scratch.results),
-                )
-            )
-        except ArtefactError as error:
-            return self._end(Failed(error_class=error.error_class, message=error.message))
-        except OSError:
-            log.exception("scratch_failed")
-            return self._end(Failed(error_class="transient", message="the slot's disk took no files"))
-        except ChildDied as death:
-            return self._died(death)
-        return None
+    def fileno(self) -> int:
+        """For select: readable when `step` has something to hear. Another one after each death of the child."""
+        return self._child.fileno()
 
-    def cancel(self) -> None:
-        """Asks the running stage to stop; it is killed when it does not in time."""
-        current = self._current
-        if current is None or current.kill_at is not None:
-            return
-        current.kill_at = self._clock.monotonic_seconds() + self._settings.cancel_grace_seconds
-        try:
-            self._child.send(Cancel(run_id=current.run_id))
-        except ChildDied:
-            current.kill_at = float("-inf")  # the next step finds it dead
+    def start(self, items: Iterable[WorkItem]) -> None:
+        """Hands over items, at most as many as are `free`; the child is ready. Their ends come from `step`."""
+        made = [current for item in items if (current := self._prepare(item)) is not None]
+        for current in made:
+            self._current[current.run.run_id] = current
+            self._by_dispatch[current.item.dispatch_id] = current.run.run_id
+        self._hand_over(made)
 
-    def step(self, timeout_seconds: float) -> Finished | None:
-        """Waits for the child's next word, at most so long. Returns the running item's end, None if it goes on.
+    def cancel(self, dispatch_id: str) -> bool:
+        """Asks for the stop of an item in hand; one at work is killed when it does not stop in time. False when the
+        item is not here."""
+        run_id = self._by_dispatch.get(dispatch_id)
+        current = None if run_id is None else self._current[run_id]
+        if current is None:
+            return False
+        if current.run.run_id != self._alone:
+            self._drop(current, Canceled())
+        elif current.kill_at is None:
+            current.kill_at = self._clock.monotonic_seconds() + self._settings.cancel_grace_seconds
+            self._tell_child(Cancel(run_id=current.run.run_id))
+        return True
+
+    def step(self, timeout_seconds: float = 0.0) -> list[Finished]:
+        """Hears what the child has to say, waits for its first word at most so long. Returns what has ended.
 
         Raises ChildWillNotLoad.
         """
         try:
-            message = self._child.receive(timeout_seconds)
+            message = self._child.receive(0.0 if self._ended else timeout_seconds)
+            while message is not None:
+                self._hear(message)
+                message = self._child.receive(0)
         except ChildDied as death:
-            return self._died(death)
-        finished = self._hear(message) if message is not None else None
-        return finished or self._check_limits()
+            self._died(death)
+        self._check_limits()
+        ended, self._ended = self._ended, []
+        return ended
 
     def abandon(self) -> None:
-        """Ends the running item without an outcome: nobody waits for it any more."""
-        if self._current is None:
+        """Ends what is in hand without an outcome: nobody waits for it any more."""
+        self._ended.clear()
+        if not self._current:
             return
-        log.warning("abandoned", dispatch_id=self._current.item.dispatch_id)
-        self._current = None
+        log.warning("abandoned", dispatch_ids=[item.dispatch_id for item in self.items])
+        self._current.clear()
+        self._by_dispatch.clear()
         self._child.kill()
         self._start_child()
 
@@ -161,93 +175,258 @@ class Runner:
         self._child.kill()
         self._scratch.close()
 
-    def _hear(self, message: Message) -> Finished | None:
-        current = self._current
+    # -- handing over
+
+    def _prepare(self, item: WorkItem) -> _Current | None:
+        """Reads the request and fetches the inputs; an item that cannot even begin has ended."""
+        self._run_id += 1
+        began, handed_at = self._clock.now_ms(), self._clock.monotonic_seconds()
+        try:
+            wish = read_request(self._codec, item)
+            place = self._scratch.take()
+            files = fetch_inputs(self._store, item.artefacts, place.inputs) if item.artefacts else {}
+        except RequestUnreadable as error:
+            ending = Failed(error_class="invalid", message=f"the request cannot be read: {error.detail}")
+        except ArtefactError as error:
+            self._scratch.give_back(place)
+            ending = Failed(error_class=error.error_class, message=error.message)
+        except OSError:
+            log.exception("scratch_failed")
+            ending = Failed(error_class="transient", message="the slot's disk took no files")
+        else:
+            run = Run(
+                run_id=self._run_id,
+                pipeline_id=item.pipeline_id,
+                job_id=item.job_id,
+                stage=item.stage,
+                attempt=item.attempt,
+                prompt=wish.prompt,
+                seed=wish.seed,
+                quality=item.quality,
+                formats=wish.formats,
+                parameters=wish.parameters,
+                inputs={role: str(path) for role, path in files.items()},
+                out_dir=str(place.results),
+                model_version=item.model_version,
+                texture_size=item.texture_size,
+            )
+            return _Current(item=item, run=run, place=place, handed_at=handed_at)
+        self._ended.append(Finished(item=item, started_at=began, ended_at=self._clock.now_ms(), ending=ending))
+        return None
+
+    def _drop(self, current: _Current, ending: Ending) -> None:
+        """Ends a run that is not at work. Nobody waits for the child to look up; what it makes of the run is not used,
+        and the run's place is free when the child has let go of it."""
+        self._left[current.run.run_id] = current.place
+        self._end(current, ending, keep_place=True)
+        self._tell_child(Cancel(run_id=current.run.run_id))
+
+    def _tell_child(self, message: Message) -> None:
+        try:
+            self._child.send(message)
+        except ChildDied:
+            pass  # the next step finds it dead
+
+    def _hand_over(self, made: list[_Current]) -> None:
+        if not made:
+            return
+        self._heard_at = self._clock.monotonic_seconds()
+        try:
+            self._child.send(*[current.run for current in made])
+        except ChildDied as death:
+            self._died(death)
+
+    # -- what the child says
+
+    def _hear(self, message: Message) -> None:
+        self._heard_at = self._clock.monotonic_seconds()
         match message:
+            case Done(run_id=run_id) | StageFailed(run_id=run_id) | Stopped(run_id=run_id):
+                self._hear_end(run_id, message)
+            case Begun(run_id=run_id, alone=alone):
+                self._hear_begun(run_id, alone)
+            case Progress(run_id=run_id, fraction=fraction, message=words):
+                if (current := self._current.get(run_id)) is not None:
+                    self._listener.on_progress(current.item, fraction, words)
+            case Heartbeat():
+                pass
             case Ready(resource_class=resource_class):
-                self._ready = True
-                self._load_tries = 0
-                self.resource_class = self._settings.resource_class or resource_class
-                log.info("child_ready", seconds=round(time.monotonic() - self._started, 3), pid=self._child.pid)
+                self._hear_ready(resource_class)
             case LoadFailed(message=text):
                 raise ChildWillNotLoad(text)
-            case Progress(run_id=run_id) | Heartbeat(run_id=run_id) if current and run_id == current.run_id:
-                current.heard_at = self._clock.monotonic_seconds()
-                if isinstance(message, Progress):
-                    self._on_progress(message.fraction, message.message)
-            case Done(run_id=run_id) if current and run_id == current.run_id:
-                return self._end(self._store_results(current, message))
-            case StageFailed(run_id=run_id) if current and run_id == current.run_id:
-                canceled = current.kill_at is not None
-                return self._end(
-                    Canceled() if canceled else Failed(error_class=message.error_class, message=message.message)
-                )
-            case Stopped(run_id=run_id) if current and run_id == current.run_id:
-                return self._end(Canceled())
-            case Progress() | Heartbeat():
-                pass  # the last word of a run that has ended
             case _:
                 log.warning("child_said_something_odd", kind=type(message).__name__)
-        return None
+
+    def _hear_ready(self, resource_class: str) -> None:
+        self._ready = True
+        self._load_tries = 0
+        self.resource_class = self._settings.resource_class or resource_class
+        log.info("child_ready", seconds=round(time.monotonic() - self._started, 3), pid=self._child.pid)
+        # Those that had no part in the death of an older child.
+        again = [(c, made) for c in self._current.values() if (made := self._prepare(c.item)) is not None]
+        self._current.clear()
+        self._by_dispatch.clear()
+        for old, new in again:
+            new.started_at = old.started_at
+            self._current[new.run.run_id] = new
+            self._by_dispatch[new.item.dispatch_id] = new.run.run_id
+        self._hand_over([new for _, new in again])
+
+    def _hear_begun(self, run_id: int, alone: bool) -> None:
+        current = self._current.get(run_id)
+        if current is None:
+            return  # canceled meanwhile
+        # The first of several in hand is held from the hand-over on: fetching its inputs held the slot as well.
+        current.began = max(current.handed_at, self._alone_ended) if alone else current.handed_at
+        if alone:
+            self._alone = run_id
+        if current.started_at is None:
+            current.started_at = self._clock.now_ms()
+            self._listener.on_begun(current.item, current.started_at)
+
+    def _hear_end(self, run_id: int, message: Done | StageFailed | Stopped) -> None:
+        current = self._current.get(run_id)
+        if current is None:
+            if (place := self._left.pop(run_id, None)) is not None:
+                self._scratch.give_back(place)
+            return
+        seconds = None if isinstance(message, Stopped) or current.began is not None else message.seconds
+        ending: Ending
+        if isinstance(message, Done):
+            ending = self._store_results(current, message)
+        elif isinstance(message, Stopped) or current.kill_at is not None:
+            ending = Canceled()
+        else:
+            ending = Failed(
+                error_class=message.error_class,
+                message=message.message,
+                retry_after_seconds=message.retry_after_seconds,
+            )
+        self._end(current, ending, seconds=seconds)
 
     def _store_results(self, current: _Current, done: Done) -> Ending:
         try:
-            made = store_results(self._store, current.item, done.artefacts, done.figures, self._scratch.results)
+            made = store_results(self._store, current.item, done.artefacts, done.figures, current.place.results)
         except ArtefactError as error:
             log.warning("results_not_stored", dispatch_id=current.item.dispatch_id, exc_info=True)
             return Failed(error_class=error.error_class, message=error.message)
         return Succeeded(artefacts=made)
 
-    def _check_limits(self) -> Finished | None:
+    def _end(
+        self, current: _Current, ending: Ending, *, seconds: float | None = None, keep_place: bool = False
+    ) -> None:
+        """seconds: how long it ran, by the child; None: as long as it held the slot."""
+        run_id, now, ended_at = current.run.run_id, self._clock.monotonic_seconds(), self._clock.now_ms()
+        del self._current[run_id]
+        del self._by_dispatch[current.item.dispatch_id]
+        if self._alone == run_id:
+            self._alone, self._alone_ended = None, now
+        if not keep_place:
+            self._scratch.give_back(current.place)
+        told = current.started_at is not None
+        if seconds is None and current.began is not None:
+            seconds = now - current.began
+        started_at = current.started_at
+        if started_at is None and seconds is not None:
+            started_at = ended_at - round(seconds * 1000)
+        self._ended.append(
+            Finished(
+                item=current.item,
+                started_at=started_at,
+                ended_at=ended_at,
+                ending=ending,
+                seconds=seconds,
+                started_told=told,
+            )
+        )
+
+    # -- limits and deaths
+
+    def _check_limits(self) -> None:
         now = self._clock.monotonic_seconds()
-        current = self._current
-        if current is None:
-            if not self._ready and time.monotonic() - self._started > self._settings.load_timeout_seconds:
+        if not self._ready:
+            if time.monotonic() - self._started > self._settings.load_timeout_seconds:
                 raise ChildWillNotLoad(f"not ready after {self._settings.load_timeout_seconds:.0f} s")
-            return None
-        ending: Ending
+            return
+        if not self._current:
+            return
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._check_waiting(now)
+        if self._alone is not None:
+            self._check_alone(self._current[self._alone], now)
+        elif self._current and now - self._heard_at >= self._settings.silence_seconds:
+            self._kill_for(next(iter(self._current.values())), self._hung)
+
+    def _check_waiting(self, now: float) -> None:
+        """Runs that wait beside others take no longer than those that work, and end without the child's death."""
+        limit = now - self._settings.stage_timeout_seconds
+        for current in list(self._current.values()):
+            if current.began is not None and current.began <= limit and current.run.run_id != self._alone:
+                self._drop(current, self._too_long(current))
+
+    def _check_alone(self, current: _Current, now: float) -> None:
+        assert current.began is not None
         if current.kill_at is not None and now >= current.kill_at:
-            ending = Canceled()
-        elif now >= current.deadline:
-            limit = self._settings.stage_timeout_seconds
-            ending = Failed(error_class="timeout", message=f"stage {current.item.stage} took longer than {limit:.0f} s")
-        elif now - current.heard_at >= self._settings.silence_seconds:
-            ending = Failed(error_class="timeout", message=f"stage {current.item.stage} hung")
-        else:
-            return None
+            self._kill_for(current, Canceled())
+        elif now >= current.began + self._settings.stage_timeout_seconds:
+            self._kill_for(current, self._too_long(current))
+        elif now - self._heard_at >= self._settings.silence_seconds:
+            self._kill_for(current, self._hung)
+
+    def _too_long(self, current: _Current) -> Failed:
+        limit = self._settings.stage_timeout_seconds
+        return Failed(error_class="timeout", message=f"stage {current.item.stage} took longer than {limit:.0f} s")
+
+    @property
+    def _hung(self) -> Failed:
+        seconds = self._settings.silence_seconds
+        return Failed(error_class="timeout", message=f"the stage hung: nothing was heard of it for {seconds:.0f} s")
+
+    def _kill_for(self, current: _Current, ending: Ending) -> None:
         log.warning("child_killed", dispatch_id=current.item.dispatch_id, reason=type(ending).__name__)
         self._child.kill()
-        finished = self._end(ending)
+        if current.kill_at is not None:
+            ending = Canceled()
+        self._end(current, ending)
         self._start_child()
-        return finished
 
-    def _died(self, death: ChildDied) -> Finished | None:
-        current = self._current
-        log.warning("child_died", how=death.how, dispatch_id=current.item.dispatch_id if current else None)
-        finished = None
-        if current is not None:
-            message = f"the process of stage {current.item.stage} died ({death.how})"
-            canceled = current.kill_at is not None
-            finished = self._end(Canceled() if canceled else Failed(error_class="crash", message=message))
+    def _died(self, death: ChildDied) -> None:
+        guilty = self._guilty()
+        log.warning("child_died", how=death.how, dispatch_id=guilty.item.dispatch_id if guilty else None)
+        if guilty is not None:
+            message = f"the process of stage {guilty.item.stage} died ({death.how})"
+            if guilty.started_at is None:
+                guilty.began = guilty.handed_at
+            self._end(
+                guilty,
+                Canceled() if guilty.kill_at is not None else Failed(error_class="crash", message=message),
+            )
         elif not self._ready and self._load_tries >= LOAD_TRIES:
             raise ChildWillNotLoad(death.how)
         self._start_child()
-        return finished
 
-    def _end(self, ending: Ending) -> Finished:
-        current = self._current
-        assert current is not None
-        self._current = None
-        self._scratch.clear()
-        return Finished(item=current.item, started_at=current.started_at, ended_at=self._clock.now_ms(), ending=ending)
+    def _guilty(self) -> _Current | None:
+        """Which run is to blame for the child's death: the one at work, else the one whose turn it was. So a run that
+        kills every child does not do so for ever."""
+        if not self._ready or not self._current:
+            return None
+        if self._alone is not None:
+            return self._current.get(self._alone)
+        every = self._current.values()
+        return next((current for current in every if current.began is None), None) or next(iter(every))
 
     def _start_child(self) -> None:
         self._ready = False
         self._load_tries += 1
         self._started = time.monotonic()
+        self._alone = None
+        self._left.clear()
         self._scratch.renew()
+        for current in self._current.values():
+            current.began = None
         self._child = ChildProcess()
         try:
-            self._child.send(Load(serves=self._settings.serves))
+            self._child.send(Load(serves=self._settings.serves, versions=self._settings.versions))
         except ChildDied as death:
             log.warning("child_died", how=death.how, dispatch_id=None)  # `step` finds it dead and counts

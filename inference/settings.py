@@ -5,9 +5,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from schemas.pipelines import PIPELINES
 from streams.kafka.settings import SettingsError, positive_int
+
+# A WorkBatch of so many items with requests of the greatest usual size still fits a record.
+MOST_TASKS: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +20,12 @@ class WorkerSettings:
 
     pool, slot: which place this is; the slot is a partition of the domain's work topic. serves: what it can run, each
     as pipeline_id/stage. resource_class: gpu, cpu or remote, prices go by it; None lets the child say whether it sees
-    a GPU. data_dir: its scratch files. stage_timeout_seconds: a longer attempt is killed (error class timeout).
-    load_timeout_seconds: how long the child may take to load. silence_seconds: a child that says nothing for so long
-    while it works is stuck. drain_seconds: what a running stage gets to end after SIGTERM. cancel_grace_seconds: what
-    it gets to stop after a cancel. slot_grace_seconds: after so long a silence the slot monitor gives the slot up.
+    a GPU. versions: the model versions that it loads, each as pipeline_id@version; empty: every one. capacity: how
+    many tasks it takes at once. data_dir: its scratch files. stage_timeout_seconds: a longer attempt is killed (error
+    class timeout). load_timeout_seconds: how long the child may take to load. silence_seconds: a child that says
+    nothing for so long while it works is stuck. drain_seconds: what running stages get to end after SIGTERM.
+    cancel_grace_seconds: what one gets to stop after a cancel. slot_grace_seconds: after so long a silence the slot
+    monitor gives the slot up.
     """
 
     pool: str
@@ -27,6 +33,8 @@ class WorkerSettings:
     serves: tuple[str, ...]
     data_dir: Path
     resource_class: str | None = None
+    versions: tuple[str, ...] = ()
+    capacity: int = 1
     stage_timeout_seconds: float = 600.0
     load_timeout_seconds: float = 300.0
     silence_seconds: float = 120.0
@@ -41,13 +49,17 @@ class WorkerSettings:
         *,
         pool: str | None = None,
         slot: int | None = None,
+        capacity: int | None = None,
         synthetic: bool = False,
     ) -> "WorkerSettings":
-        """Reads MESHYARD_POOL, _SLOT, _SERVES, _RESOURCE_CLASS, _DATA_DIR and the time limits; arguments that are given
-        win. Raises SettingsError."""
+        """Reads MESHYARD_POOL, _SLOT, _SERVES, _VERSIONS, _CAPACITY, _RESOURCE_CLASS, _DATA_DIR and the time limits;
+        arguments that are given win. Raises SettingsError."""
         slot = slot if slot is not None else _slot(env)
         if slot < 0:
             raise SettingsError("MESHYARD_SLOT", f"{slot} is negative; give the slot's number, from 0")
+        capacity = capacity if capacity is not None else int(positive_int(env, "MESHYARD_CAPACITY", 1))
+        if not 1 <= capacity <= MOST_TASKS:
+            raise SettingsError("MESHYARD_CAPACITY", f"{capacity}; give a number of tasks from 1 to {MOST_TASKS}")
         resource_class = env.get("MESHYARD_RESOURCE_CLASS") or None
         if resource_class not in (None, "gpu", "cpu", "remote"):
             raise SettingsError("MESHYARD_RESOURCE_CLASS", f"{resource_class!r}; give gpu, cpu or remote")
@@ -58,6 +70,8 @@ class WorkerSettings:
             serves=_serves(env, synthetic),
             data_dir=Path(data_dir) if data_dir else Path(tempfile.gettempdir()) / "meshyard",
             resource_class=resource_class,
+            versions=_versions(env),
+            capacity=capacity,
             stage_timeout_seconds=positive_int(env, "MESHYARD_STAGE_TIMEOUT_SECONDS", 600),
             load_timeout_seconds=positive_int(env, "MESHYARD_LOAD_TIMEOUT_SECONDS", 300),
             drain_seconds=positive_int(env, "MESHYARD_DRAIN_SECONDS", 20),
@@ -86,4 +100,15 @@ def _serves(env: Mapping[str, str], synthetic: bool) -> tuple[str, ...]:
             )
     if not named:
         raise SettingsError("MESHYARD_SERVES", "empty; give pipeline/stage, comma-separated")
+    return named
+
+
+def _versions(env: Mapping[str, str]) -> tuple[str, ...]:
+    named = tuple(part.strip() for part in env.get("MESHYARD_VERSIONS", "").split(",") if part.strip())
+    known = {f"{p.pipeline_id}@{version}" for p in PIPELINES.values() for version in p.model_versions}
+    for name in named:
+        if name not in known:
+            raise SettingsError(
+                "MESHYARD_VERSIONS", f"{name!r} is no pipeline@version; known are {', '.join(sorted(known))}"
+            )
     return named

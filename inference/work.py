@@ -4,7 +4,9 @@ from typing import Any
 
 import msgspec
 
-from schemas.codec import Record
+from schemas.codec import Codec, Record
+from schemas.errors import CodecError
+from schemas.pipelines import PIPELINES
 
 
 class Artefact(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +30,11 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt of one stage of one job; the fields of the Avro record of that name. Times in ms since 1970."""
+    """One attempt of one stage of one job; the fields of the Avro record of that name. Times in ms since 1970.
+
+    quality and texture_size are what is to be made, which under load is less than what the request asks for; request
+    is the JobRequested record as it came, read once by `read_request` when the item's turn has come.
+    """
 
     dispatch_id: str
     job_id: str
@@ -38,24 +44,32 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     stage_count: int
     attempt: int
     max_attempts: int
-    workflow: str
     pipeline_id: str
     model_version: str | None = None
-    prompt: str | None = None
-    seed: int
-    quality: str
-    formats: tuple[str, ...]
-    parameters: dict[str, str]
     artefacts: tuple[Artefact, ...]
     traceparent: str | None = None
     created_at: int
     ready_at: int
     dispatched_at: int
+    quality: str = "standard"
+    texture_size: int | None = None
+    lane: str = "standard"
+    tier: str = "free"
+    priority: int = 3
+    adjustments: tuple[str, ...] = ()
+    retry_of: str | None = None
+    request: bytes = b""
 
     @property
     def is_last_stage(self) -> bool:
         """Whether its success ends the job."""
         return self.stage_index + 1 >= self.stage_count
+
+    @property
+    def workflow(self) -> str:
+        """What the user asked for; it follows from the pipeline."""
+        pipeline = PIPELINES.get(self.pipeline_id)
+        return pipeline.workflow if pipeline else ""
 
     @property
     def trace_id(self) -> str | None:
@@ -72,7 +86,43 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
             "pipeline_id": self.pipeline_id,
             "created_at": self.created_at,
             "traceparent": self.traceparent,
+            "lane": self.lane,
+            "tier": self.tier,
+            "priority": self.priority,
+            "retry_of": self.retry_of,
+            "adjustments": self.adjustments,
         }
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage needs to know of the request."""
+
+    prompt: str | None
+    seed: int
+    formats: tuple[str, ...]
+    parameters: dict[str, str]
+
+
+class RequestUnreadable(ValueError):
+    """The request that came with the work is no JobRequested record."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(f"{self.__doc__} {detail}")
+
+
+def read_request(codec: Codec, item: WorkItem) -> Wish:
+    """The request of an item. Raises RequestUnreadable."""
+    try:
+        record = codec.decode(item.request, "job_requested")
+    except CodecError as error:
+        raise RequestUnreadable(str(error)) from error
+    return Wish(
+        prompt=record["prompt"],
+        seed=record["seed"],
+        formats=tuple(record["formats"]),
+        parameters=record["parameters"],
+    )
 
 
 def work_item(record: Any) -> WorkItem:

@@ -1,10 +1,11 @@
 """One slot's worker: takes work from its partition, has it run in the child, tells how it ended in one transaction.
 
-Sync code in one thread, beside it a heartbeat. It waits for Kafka while idle and for the child while busy; nothing
-spins. Order of a life: fence older lives of the slot (init_transactions), load the child, remember where the work
-partition ends, append SlotJoined. Short results that come close together are settled in one transaction.
+Sync code in one thread, which waits for work and for the child at once; beside it a reader and a heartbeat. Order of a
+life: fence older lives of the slot (init_transactions), load the child, remember where the work partition ends, append
+SlotJoined. Results that come close together are settled in one transaction.
 """
 
+import select
 import signal
 import time
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from inference.heartbeat import Heartbeat, SlotView, State
 from inference.intake import Intake
 from inference.outbox import Outbox
-from inference.outcome import Canceled, Failed, Finished, SlotIdentity
-from inference.progress import ProgressMeter
+from inference.outcome import Canceled, Failed, Finished, SlotIdentity, SlotOffer
+from inference.progress import ProgressBoard
+from inference.reader import WorkReader
 from inference.runner import Runner
 from inference.settings import WorkerSettings
 from inference.transactions import CommitUnsure, SlotFenced, SlotProducer, work_group
@@ -34,9 +36,9 @@ from streams.objects import ObjectStore
 log = structlog.get_logger(__name__)
 
 IDLE_SECONDS: Final = 0.5  # how late an idle worker notices a signal or its child's death
-BUSY_SECONDS: Final = 0.1  # how late a busy one notices a cancel
-SETTLE_DELAY_SECONDS: Final = 0.02  # how long a result waits for company while more work waits
-SETTLE_TOGETHER: Final = 64
+BUSY_SECONDS: Final = 0.1  # how late a busy one notices a time limit
+SETTLE_DELAY_SECONDS: Final = 0.02  # how long a result waits for company while more are about to come
+SETTLE_TOGETHER: Final = 256
 OWNERSHIP_SECONDS: Final = 30.0  # a slot that commits nothing asks so often whether it is still its own
 OPEN_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 1.0
@@ -81,8 +83,10 @@ class Worker:
         self._plain = Producer(producer_config(kafka))
         self._outbox = Outbox(self._plain, codec, domain=kafka.domain)
         self._epoch = self._clock.now_ms()
+        self._reader = WorkReader(self._consumer)
         self._intake = Intake(settings.slot, self._epoch, 0)
-        self._meter: ProgressMeter | None = None
+        self._progress = ProgressBoard()
+        self._offer = SlotOffer(serves=settings.serves, versions=settings.versions, capacity=settings.capacity)
         self._finished: list[Finished] = []
         self._oldest_finished = 0.0
         self._joined = False
@@ -91,7 +95,7 @@ class Worker:
         self._stop_at: float | None = None
 
     def stop(self) -> None:
-        """Takes no new work, lets the running item end, then `run` returns. Safe in a signal handler."""
+        """Takes no new work, lets what is in hand end, then `run` returns. Safe in a signal handler."""
         if self._stop_at is None:
             self._stop_at = time.monotonic() + self._settings.drain_seconds
 
@@ -102,7 +106,7 @@ class Worker:
         """
         try:
             self._producer = self._open_producer()
-            self._runner = Runner(self._settings, self._store, self._clock, self._take_progress)
+            self._runner = Runner(self._settings, self._store, self._codec, self._clock, self)
         except StopRequested:
             return 0
         heartbeat = self._heartbeat = self._new_heartbeat()
@@ -126,7 +130,7 @@ class Worker:
             self._runner.close()
             heartbeat.stop()
             self._producer.close()
-            self._consumer.close()
+            self._reader.close()
             self._outbox.flush(10)
         return 0
 
@@ -134,45 +138,36 @@ class Worker:
 
     def _turn(self) -> None:
         """Waits for one thing and does what follows from it."""
-        if self._runner.item is not None or not self._runner.ready:
-            self._wait_for_child(self._busy_wait())
-            self._read(0)
-        elif not self._joined:
+        if self._runner.ready and not self._joined:
             self._join()
         else:
-            self._read(0 if self._finished or self._intake.waiting else IDLE_SECONDS)
-            self._wait_for_child(0)  # an idle child may have died
+            self._wait(self._patience())
+        for finished in self._runner.step():
+            self._note(finished)
+        for message in self._reader.take():
+            self._take_in(message)
         self._begin_next()
+        now = self._clock.now_ms()
+        for item, percent, words in self._progress.due(now):
+            self._outbox.send_progress(item, percent, words, now)
         if self._settle_is_due():
             self._settle()
         if self._joined and (self._heartbeat.take_gap() or time.monotonic() - self._owned_at > OWNERSHIP_SECONDS):
             self._commit([])  # raises SlotFenced when the slot was given to another life
 
-    def _wait_for_child(self, timeout_seconds: float) -> None:
-        finished = self._runner.step(timeout_seconds)
-        if finished is not None:
-            self._note(finished)
-        item = self._runner.item
-        if item is None or self._meter is None:
-            return
-        now = self._clock.now_ms()
-        due = self._meter.due(now)
-        if due is not None:
-            self._outbox.send_progress(item, due[0], due[1], now)
+    def _patience(self) -> float:
+        """How long to wait at most when nothing happens."""
+        if self._finished:
+            return max(0.0, self._oldest_finished + SETTLE_DELAY_SECONDS - time.monotonic())
+        return IDLE_SECONDS if self._runner.ready and not self._runner.items else BUSY_SECONDS
 
-    def _busy_wait(self) -> float:
-        if not self._finished:
-            return BUSY_SECONDS
-        return min(BUSY_SECONDS, max(0.0, self._oldest_finished + SETTLE_DELAY_SECONDS - time.monotonic()))
-
-    def _read(self, timeout_seconds: float) -> None:
-        """Takes in what stands on the work partition; waits only for the first record."""
-        if not self._joined:
-            return
-        message = self._consumer.poll(timeout_seconds)
-        while message is not None:
-            self._take_in(message)
-            message = self._consumer.poll(0)
+    def _wait(self, timeout_seconds: float) -> None:
+        """Until the child says something, or work comes, or the time is over."""
+        poll = select.poll()
+        poll.register(self._runner, select.POLLIN)
+        if self._joined:
+            poll.register(self._reader, select.POLLIN)
+        poll.poll(timeout_seconds * 1000)
 
     def _take_in(self, message: Message) -> None:
         error = message.error()
@@ -187,40 +182,36 @@ class Worker:
             self._intake.skip(offset)
             self._outbox.send_dead(message, reason, self._clock.now_ms())
             return
-        canceled = self._intake.add(offset, batch)
-        running = self._runner.item
-        if running is not None and running.dispatch_id in canceled:
-            log.info("cancel_asked", **self._about(running))
-            self._runner.cancel()
+        for dispatch_id in self._intake.add(offset, batch):
+            if self._runner.cancel(dispatch_id):
+                log.info("cancel_asked", dispatch_id=dispatch_id, slot=self._settings.slot, epoch=self._epoch)
 
     def _begin_next(self) -> None:
-        while self._stop_at is None and self._joined and self._runner.ready and self._runner.item is None:
-            item = self._intake.take()
-            if item is None:
-                return
-            now = self._clock.now_ms()
+        if self._stop_at is not None or not self._joined or not self._runner.ready:
+            return
+        begun: list[WorkItem] = []
+        while len(begun) < self._runner.free and (item := self._intake.take()) is not None:
             if self._intake.is_canceled(item.dispatch_id):
-                self._note(Finished(item=item, started_at=None, ended_at=now, ending=Canceled()))
-                continue
-            self._outbox.send_started(item, self._who, now)
-            self._meter = ProgressMeter(item)
-            finished = self._runner.start(item)
-            if finished is not None:
+                self._note(Finished(item=item, started_at=None, ended_at=self._clock.now_ms(), ending=Canceled()))
+            else:
+                begun.append(item)
+        if begun:
+            self._runner.start(begun)
+            for finished in self._runner.step():  # those that cannot even begin
                 self._note(finished)
 
     def _note(self, finished: Finished) -> None:
         if not self._finished:
             self._oldest_finished = time.monotonic()
         self._finished.append(finished)
-        self._meter = None
+        self._progress.forget(finished.item.dispatch_id)
 
     def _settle_is_due(self) -> bool:
         if not self._finished:
             return False
         if len(self._finished) >= SETTLE_TOGETHER or time.monotonic() - self._oldest_finished >= SETTLE_DELAY_SECONDS:
             return True
-        more_at_once = self._runner.item is not None or (self._intake.waiting and self._runner.ready)
-        return self._stop_at is not None or not more_at_once
+        return self._stop_at is not None or not self._runner.ends_soon
 
     def _settle(self) -> None:
         """Writes the ends of all finished items, and how far the work partition is done."""
@@ -235,9 +226,15 @@ class Worker:
         self._producer.commit(records, self._intake.commit_offset)
         self._owned_at = time.monotonic()
 
-    def _take_progress(self, fraction: float, message: str) -> None:
-        if self._meter is not None:
-            self._meter.tell(fraction, message)
+    # -- what runs say, see `inference.runner.Listener`
+
+    def on_begun(self, item: WorkItem, at: int) -> None:
+        """An attempt that goes on for a while has begun; of others it is told with their end."""
+        self._outbox.send_started(item, self._who, at)
+
+    def on_progress(self, item: WorkItem, fraction: float, message: str) -> None:
+        """How far an attempt is."""
+        self._progress.tell(item, fraction, message)
 
     # -- the slot's life
 
@@ -262,7 +259,7 @@ class Worker:
 
     def _join(self) -> None:
         """Tells the scheduler that this life of the slot takes work from here on."""
-        if not self._consumer.assignment():
+        if not self._reader.started:
             place = TopicPartition(work_topic(self._kafka.domain), self._settings.slot)
             try:
                 _, place.offset = self._consumer.get_watermark_offsets(place, timeout=OPEN_SECONDS)
@@ -272,13 +269,13 @@ class Worker:
                 log.warning("work_not_reached", error=str(error.args[0]), slot=self._settings.slot)
                 time.sleep(RETRY_SECONDS)
                 return
-            self._consumer.assign([place])
             self._intake = Intake(self._settings.slot, self._epoch, place.offset)
+            self._reader.start(place)
         if time.monotonic() - self._opened_at > STALE_PRODUCER_SECONDS:
             self._producer.close()
             self._producer = self._open_producer()
         now = self._clock.now_ms()
-        self._producer.commit(self._outbox.slot_change("slot_joined", self._who, self._settings.serves, now), None)
+        self._producer.commit(self._outbox.slot_change("slot_joined", self._who, self._offer, now), None)
         self._owned_at = time.monotonic()
         self._joined = True
         self._heartbeat.beat_now()
@@ -289,7 +286,7 @@ class Worker:
         self._joined = False
         self._producer.close()
         self._finished.clear()
-        self._meter = None
+        self._progress.clear()
         self._runner.abandon()
         self._epoch = max(self._clock.now_ms(), self._epoch + 1)
         self._intake.begin_epoch(self._epoch)
@@ -298,7 +295,7 @@ class Worker:
     def _drained(self) -> bool:
         if self._stop_at is None or self._finished:
             return False
-        return self._runner.item is None or time.monotonic() >= self._stop_at
+        return not self._runner.items or time.monotonic() >= self._stop_at
 
     def _leave(self) -> None:
         """Tells the scheduler that this life takes no more work, so that nobody waits for the slot monitor.
@@ -308,7 +305,7 @@ class Worker:
         if self._joined:
             now = self._clock.now_ms()
             try:
-                self._commit(self._outbox.slot_change("slot_lost", self._who, self._settings.serves, now))
+                self._commit(self._outbox.slot_change("slot_lost", self._who, self._offer, now))
             except CommitUnsure as error:
                 log.warning("leave_unsure", error=error.detail, slot=self._settings.slot)
         log.info("worker_stopped", slot=self._settings.slot, epoch=self._epoch, left=self._intake.dispatch_ids)
@@ -339,8 +336,8 @@ class Worker:
 
     def _view(self) -> SlotView:
         """For the heartbeat's thread: reads each thing once."""
-        running = self._runner.item
-        state: State = "idle" if running is None else "busy"
+        in_hand = self._intake.dispatch_ids
+        state: State = "busy" if in_hand else "idle"
         if self._stop_at is not None:
             state = "stopping"
         elif not self._joined or not self._runner.ready:
@@ -348,7 +345,7 @@ class Worker:
         return SlotView(
             epoch=self._epoch,
             state=state,
-            dispatch_ids=() if running is None else (running.dispatch_id,),
+            dispatch_ids=in_hand,
             last_work_offset=self._intake.last_offset,
             child_pid=self._runner.child_pid,
         )

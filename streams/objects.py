@@ -7,10 +7,12 @@ are `<base url>/<key>`.
 import hashlib
 import mimetypes
 import os
+import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import obstore
 from obstore.store import LocalStore, from_url
@@ -34,6 +36,33 @@ class ObjectMissing(KeyError):
     """The object store has no such object."""
 
 
+# Keys that a local directory holds under the very same name; obstore spells the others in its own way.
+_PLAIN_KEY: Final = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[\w.-]+(?:/[\w.-]+)*", re.ASCII)
+
+
+def _is_plain(key: str) -> bool:
+    return _PLAIN_KEY.fullmatch(key) is not None
+
+
+def _write(path: str, data: bytes) -> None:
+    """Writes a small file whole or not at all, as obstore does, in a fifth of its CPU time."""
+    # Listings of obstore leave names of this form out: they are files that are being written.
+    draft = f"{path}#{os.getpid()}{threading.get_ident()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        out = os.open(draft, flags, 0o644)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        out = os.open(draft, flags, 0o644)
+    try:
+        with open(out, "wb", buffering=0) as file:
+            file.write(data)
+        os.rename(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
     """What was stored. uri: for events; bytes: size."""
@@ -53,8 +82,10 @@ class ObjectStore:
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url.rstrip("/")
         self._store: ObStore
+        self._root: str | None = None
         if self.base_url.startswith("file://"):
-            self._store = LocalStore(self.base_url.removeprefix("file://"), mkdir=True)
+            self._root = self.base_url.removeprefix("file://")
+            self._store = LocalStore(self._root, mkdir=True)
         else:
             plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
             options: ClientConfig | None = {"allow_http": True} if plain else None
@@ -85,8 +116,17 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes) -> str:
         """Stores bytes under a key of the caller's and returns the URI."""
-        obstore.put(self._store, key, data)
+        if self._root is not None and _is_plain(key):
+            _write(f"{self._root}/{key}", data)
+        else:
+            obstore.put(self._store, key, data)
         return self.uri(key)
+
+    def local_path(self, uri: str) -> Path | None:
+        """Where the object itself lies when the store is a local directory, so that it need not be copied to be read;
+        else None. Never to be written to. Raises ForeignUri."""
+        key = self.key_of(uri)
+        return Path(f"{self._root}/{key}") if self._root is not None and _is_plain(key) else None
 
     def get(self, key: str) -> bytes:
         """An object's bytes. Raises ObjectMissing."""

@@ -9,9 +9,9 @@ artefacts on one machine.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-ErrorClass = Literal["transient", "permanent", "invalid", "oom", "crash"]
+ErrorClass = Literal["transient", "permanent", "invalid", "oom", "overload", "rate_limited", "crash"]
 
 GLB_TYPE = "model/gltf-binary"
 JSON_TYPE = "application/json"
@@ -35,9 +35,13 @@ class StageInput:
     """What the user asked for, such as `glb`; a stage takes notice of those that it makes."""
     parameters: Mapping[str, str]
     inputs: Mapping[str, Path]
-    """Artefacts of earlier stages by role, as local files."""
+    """Artefacts of earlier stages by role, as local files. They may be the object store's own: never written to."""
     out_dir: Path
     """An existing, empty folder of this attempt; the stage writes nowhere else."""
+    model_version: str | None = None
+    """The version that was chosen for this attempt; None: the newest."""
+    texture_size: int | None = None
+    """Greatest edge of a texture in pixels; None: by quality."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,8 @@ class StageArtefact:
     """`field`, `mesh`, `lowpoly`, `glb`, `preview`: see the manifest."""
     path: Path
     media_type: str
+    data: bytes | None = None
+    """The whole file, when it is so small that the stage did not write it; `path` then gives only its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,17 @@ class Stage(Protocol):
         which the caller reports as class `crash`."""
 
 
+@runtime_checkable
+class WaitingStage(Protocol):
+    """What a stage offers as well whose runs may do nothing but wait: others run meanwhile."""
+
+    def wait_seconds(self, stage_input: StageInput, /) -> float | None:
+        """How long this run waits before `finish` ends it at once; None: it works, use `run`. Raises `StageError`."""
+
+    def finish(self, stage_input: StageInput, /) -> StageOutput:
+        """What `run` gives after its wait. Raises `StageError`."""
+
+
 class StageCanceled(Exception):
     """the job was canceled while the stage ran"""
 
@@ -92,17 +109,18 @@ class StageCanceled(Exception):
 class StageError(Exception):
     """A stage ended without a result.
 
-    `error_class` decides its fate: `transient` and `oom` are tried again, `crash` too (on another slot
-    if there is one), `permanent` and `invalid` (the request itself cannot be served) are not.
+    `error_class` decides its fate (`schemas.jobs` has the table): `permanent` and `invalid` (the request itself cannot
+    be served) are not tried again, the others are; `overload` and `rate_limited` not before `retry_after_seconds`.
     """
 
-    def __init__(self, error_class: ErrorClass, message: str) -> None:
+    def __init__(self, error_class: ErrorClass, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.error_class: ErrorClass = error_class
         self.message = message
+        self.retry_after_seconds = retry_after_seconds
 
-    def __reduce__(self) -> tuple[type["StageError"], tuple[ErrorClass, str]]:
-        return (StageError, (self.error_class, self.message))
+    def __reduce__(self) -> tuple[type["StageError"], tuple[ErrorClass, str, float | None]]:
+        return (StageError, (self.error_class, self.message, self.retry_after_seconds))
 
 
 class SilentContext:

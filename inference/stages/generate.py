@@ -24,7 +24,8 @@ class GenerateStage:
 
     name = "generate"
 
-    def __init__(self) -> None:
+    def __init__(self, model_version: str | None = None) -> None:
+        self._version = model_version
         self._model: AssemblyModel | None = None
 
     def load(self) -> None:
@@ -33,7 +34,7 @@ class GenerateStage:
         from inference.models.registry import load_assembly
 
         try:
-            self._model = load_assembly()
+            self._model = load_assembly(self._version)
         except ModelError as error:
             raise StageError("permanent", str(error)) from error
 

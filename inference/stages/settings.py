@@ -31,9 +31,11 @@ QUALITIES: Final = {
 _RANGES: Final = {"resolution": (32, 256), "target_faces": (200, 100_000), "texture_size": (128, 2048)}
 
 
-def settings_for(quality: str, parameters: Mapping[str, str]) -> QualitySettings:
+def settings_for(quality: str, parameters: Mapping[str, str], texture_size: int | None = None) -> QualitySettings:
     """The figures of a quality, with `resolution`, `target_faces` and `texture_size` from the parameters.
 
+    The argument texture_size is the job's own: it is the texture's edge, unless a parameter asks for a smaller one or
+    the pipeline makes none so large (then its largest).
     Raises `StageError` of class `invalid` for an unknown quality or a value out of range.
     """
     if quality not in QUALITIES:
@@ -46,9 +48,8 @@ def settings_for(quality: str, parameters: Mapping[str, str]) -> QualitySettings
         if not (text.isascii() and text.isdigit() and len(text) < 8 and least <= int(text) <= greatest):
             raise StageError("invalid", f"{name} is {text[:20]!r}; {least} to {greatest} are possible")
         changed[name] = int(text)
-    return replace(
-        QUALITIES[quality],
-        resolution=changed.get("resolution", QUALITIES[quality].resolution),
-        target_faces=changed.get("target_faces", QUALITIES[quality].target_faces),
-        texture_size=changed.get("texture_size", QUALITIES[quality].texture_size),
-    )
+    if texture_size is not None:
+        least, greatest = _RANGES["texture_size"]
+        wanted = min(texture_size, changed.get("texture_size", texture_size))
+        changed["texture_size"] = max(least, min(greatest, wanted))
+    return replace(QUALITIES[quality], **changed)

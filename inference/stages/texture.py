@@ -30,7 +30,7 @@ class TextureStage:
         from inference.geometry.primitives import InvalidPrimitives, read_json
         from inference.geometry.unwrap import unwrap
 
-        settings = settings_for(stage_input.quality, stage_input.parameters)
+        settings = settings_for(stage_input.quality, stage_input.parameters, stage_input.texture_size)
         for role in ("field", "lowpoly"):
             if role not in stage_input.inputs:
                 raise StageError("invalid", f"the artefact {role!r} of an earlier stage is missing")

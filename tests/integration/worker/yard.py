@@ -20,6 +20,7 @@ from schemas.topics import DEAD, EVENTS, HEARTBEATS, PROGRESS, catalogue, schedu
 from streams.clock import SystemClock
 from streams.kafka.admin import create_topics, partitions_of
 from streams.kafka.settings import KafkaSettings
+from tests.unit.worker.items import WISHES, request
 
 WAIT_SECONDS = 60.0
 SLOTS = 20
@@ -151,8 +152,9 @@ class Yard:
         return [entry for batch in self.inbox.seen for entry in batch["entries"] if entry["kind"] == kind]
 
     def item(self, stage: str = "generate", attempt: int = 1, job_id: str | None = None, **fields: Any) -> Record:
-        """A WorkItem; `parameters` and any other field by name."""
+        """A WorkItem; `parameters` and what else stands in the request, and any other field by name."""
         job_id = job_id or str(uuid.uuid4())
+        wishes = {name: fields.pop(name) for name in WISHES if name in fields}
         now = self._clock.now_ms()
         return {
             "dispatch_id": dispatch_id(job_id, stage, attempt),
@@ -163,17 +165,14 @@ class Yard:
             "stage_count": len(STAGES),
             "attempt": attempt,
             "max_attempts": 3,
-            "workflow": "text-to-3d",
             "pipeline_id": "synthetic",
-            "seed": 7,
             "quality": "draft",
-            "formats": ["glb"],
-            "parameters": {},
             "artefacts": [],
             "traceparent": f"00-{uuid.uuid4().hex}-00f067aa0ba902b7-01",
             "created_at": now - 1000,
             "ready_at": now - 500,
             "dispatched_at": now,
+            "request": request(job_id, **wishes),
             **fields,
         }
 

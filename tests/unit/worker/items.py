@@ -3,12 +3,37 @@
 from typing import Any
 
 from inference.work import WorkItem, work_item
-from schemas.codec import Record
+from schemas.codec import Codec, Record
 from schemas.events import dispatch_id
+
+CODEC = Codec()
+# Fields of a work item that stand in its request.
+WISHES = ("prompt", "seed", "formats", "parameters")
+
+
+def request(job_id: str = "job-1", **wishes: Any) -> bytes:
+    """A JobRequested record as it travels; `wishes`: prompt, seed, formats, parameters."""
+    record = {
+        "request_id": f"r-{job_id}",
+        "job_id": job_id,
+        "user_id": "user-1",
+        "job_type": "model",
+        "created_at": 1_000,
+        "workflow": "text-to-3d",
+        "pipeline_id": "synthetic",
+        "prompt": None,
+        "seed": 7,
+        "quality": "draft",
+        "formats": ["glb"],
+        "parameters": {},
+        **wishes,
+    }
+    return CODEC.encode("job_requested", record)
 
 
 def item_record(job_id: str = "job-1", stage: str = "generate", attempt: int = 1, **fields: Any) -> Record:
-    """A WorkItem as it is decoded."""
+    """A WorkItem as it is decoded; what stands in the request (`WISHES`) goes there."""
+    wishes = {name: fields.pop(name) for name in WISHES if name in fields}
     return {
         "dispatch_id": dispatch_id(job_id, stage, attempt),
         "job_id": job_id,
@@ -18,19 +43,15 @@ def item_record(job_id: str = "job-1", stage: str = "generate", attempt: int = 1
         "stage_count": 3,
         "attempt": attempt,
         "max_attempts": 3,
-        "workflow": "text-to-3d",
         "pipeline_id": "synthetic",
         "model_version": None,
-        "prompt": None,
-        "seed": 7,
         "quality": "draft",
-        "formats": ["glb"],
-        "parameters": {},
         "artefacts": [],
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "created_at": 1_000,
         "ready_at": 2_000,
         "dispatched_at": 3_000,
+        **({} if "request" in fields else {"request": request(job_id, **wishes)}),
         **fields,
     }
 

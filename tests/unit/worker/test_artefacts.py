@@ -107,38 +107,58 @@ def test_a_file_that_is_not_the_stages_own_is_its_defect(store: ObjectStore, tmp
     assert caught.value.error_class == "crash"
 
 
+def test_bytes_of_a_stage_need_no_file(store: ObjectStore, tmp_path: Path) -> None:
+    made = [MadeArtefact(role="result", path="/nowhere/result.json", media_type="application/json", data=b"{}")]
+    (kept,) = store_results(store, item(), made, {}, tmp_path)
+    assert (kept.sha256, kept.bytes) == (hashlib.sha256(b"{}").hexdigest(), 2)
+    assert store.get(store.key_of(kept.uri)) == b"{}"
+
+
 def test_scratch_leaves_nothing_behind(tmp_path: Path) -> None:
     root = tmp_path / "slot-1"
     (root / "7").mkdir(parents=True)  # a killed predecessor's
     scratch = Scratch(root)
     assert not (root / "7").exists()
-    (scratch.inputs / "0").write_bytes(b"x")
-    (scratch.results / "folder").mkdir()
-    (scratch.results / "folder" / "file").write_bytes(b"x")
-    (scratch.results / "link").symlink_to(tmp_path)
-    scratch.clear()
-    assert [list(folder.iterdir()) for folder in (scratch.inputs, scratch.results)] == [[], []]
+    place = scratch.take()
+    (place.inputs / "0").write_bytes(b"x")
+    (place.results / "folder").mkdir()
+    (place.results / "folder" / "file").write_bytes(b"x")
+    (place.results / "link").symlink_to(tmp_path)
+    scratch.give_back(place)
+    assert [list(folder.iterdir()) for folder in (place.inputs, place.results)] == [[], []]
     scratch.close()
     assert not root.exists()
     assert tmp_path.exists()
 
 
+def test_places_are_each_runs_own_and_used_again(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path / "slot-1")
+    first, second = scratch.take(), scratch.take()
+    assert len({first.inputs, first.results, second.inputs, second.results}) == 4
+    scratch.give_back(first)
+    assert scratch.take() == first
+
+
 def test_a_new_childs_folders_are_others(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "slot-1")
-    old = scratch.results
-    (old / "late").write_bytes(b"x")
+    old = scratch.take()
+    (old.results / "late").write_bytes(b"x")
     scratch.renew()
-    assert not old.exists()
-    assert scratch.results != old
-    assert list(scratch.results.iterdir()) == []
+    assert not old.results.exists()
+    scratch.give_back(old)
+    new = scratch.take()
+    assert new.results != old.results
+    assert list(new.results.iterdir()) == []
 
 
 def test_two_lives_of_a_slot_share_no_folder(tmp_path: Path) -> None:
     older = Scratch(tmp_path / "slot-1")
+    place = older.take()
     newer = Scratch(tmp_path / "slot-1")
-    assert older.results != newer.results
-    assert not older.results.exists()
-    older.clear()
+    fresh = newer.take()
+    assert place.results != fresh.results
+    assert not place.results.exists()
+    older.give_back(place)
     older.renew()
     older.close()
-    assert newer.results.exists()
+    assert fresh.results.exists()

@@ -8,6 +8,7 @@ import pytest
 
 from inference.channel import (
     MAX_FRAME_BYTES,
+    Begun,
     Cancel,
     Channel,
     ChannelBroken,
@@ -46,13 +47,15 @@ EVERY: list[Message] = [
     Ready(resource_class="cpu"),
     LoadFailed(message="m"),
     Progress(run_id=1, fraction=0.5, message="m"),
-    Heartbeat(run_id=1),
+    Heartbeat(),
+    Begun(run_id=1, alone=True),
     Done(
         run_id=1,
-        artefacts=(MadeArtefact(role="glb", path="p", media_type="t"),),
+        artefacts=(MadeArtefact(role="glb", path="p", media_type="t", data=b"\x00"),),
         figures={"faces": 3.0, "method": "qem", "ok": True},
+        seconds=0.5,
     ),
-    Failed(run_id=1, error_class="oom", message="m"),
+    Failed(run_id=1, error_class="oom", message="m", seconds=1.0, retry_after_seconds=2.5),
     Stopped(run_id=1),
 ]
 
@@ -74,8 +77,7 @@ def test_every_message_arrives_as_it_was_sent(ends: tuple[Channel, socket.socket
 def test_messages_that_come_in_one_piece_are_told_apart(ends: tuple[Channel, socket.socket]) -> None:
     channel, other = ends
     sender = Channel(other)
-    for message in EVERY:
-        sender.send(message)
+    sender.send(*EVERY)
     assert [channel.receive(0) for _ in EVERY] == EVERY
     assert channel.receive(0) is None
 

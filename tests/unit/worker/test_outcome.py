@@ -10,6 +10,7 @@ from inference.outcome import (
     Failed,
     Finished,
     SlotIdentity,
+    SlotOffer,
     Succeeded,
     job_events,
     settled_entry,
@@ -32,6 +33,7 @@ from schemas.jobs import (
 from tests.unit.worker.items import item
 
 WHO = SlotIdentity(slot=4, epoch=99, pool="fast", resource_class="gpu")
+OFFER = SlotOffer(serves=("synthetic/generate",), versions=("synthetic@2",), capacity=8)
 MADE = Artefact(role="result", uri="file:///o/x", sha256="ab", bytes=3, media_type="application/json")
 WORKER_ERRORS = sorted((RETRYABLE_ERRORS | PERMANENT_ERRORS) - {"lost"})
 ENDINGS: list[Ending] = [
@@ -129,5 +131,5 @@ def test_clocks_that_disagree_give_no_negative_times() -> None:
 
 @pytest.mark.parametrize("kind", ["slot_joined", "slot_lost"])
 def test_slot_entries_fit_their_schema(kind: str) -> None:
-    entry = slot_entry(kind, WHO, ("synthetic/generate",), at=1)
+    entry = slot_entry(kind, WHO, OFFER, at=1)
     assert Codec().decode(Codec().encode("inbox_batch", {"entries": [entry]}))["entries"][0]["slot"] == entry["slot"]
