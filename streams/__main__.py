@@ -5,7 +5,8 @@ import asyncio
 import os
 import signal
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -14,8 +15,16 @@ from schemas.errors import RegistryError
 from schemas.registry import registry_from_url
 from streams.kafka.settings import SettingsError
 from streams.logs import configure_logs
-from streams.settings import StreamsSettings
+from streams.policy.config import PolicyError
+from streams.settings import StreamsSettings, read_policy
 
+if TYPE_CHECKING:
+    from streams.agents.role import FaustRole
+    from streams.agents.shell import SchedulerShell
+    from streams.beside import Beside
+    from streams.kafka.producer import AsyncProducer
+
+ASK_SECONDS = 30.0
 log = structlog.get_logger("streams")
 
 
@@ -32,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         env = {**os.environ, **({"MESHYARD_DOMAIN": arguments.domain} if arguments.domain else {})}
         settings = StreamsSettings.from_env(env, shard=shard, shards=shards)
         codec = Codec(registry_from_url(settings.kafka.registry_url))
-    except (SettingsError, RegistryError) as error:
+        if arguments.role != "admission":
+            read_policy(settings.policy_file)
+    except (SettingsError, RegistryError, PolicyError) as error:
         print(f"streams: {error}", file=sys.stderr)
         return 2
     return asyncio.run(_run(arguments.role, settings, codec))
@@ -47,32 +58,24 @@ def _shard(text: str) -> tuple[int, int]:
 
 async def _run(name: str, settings: StreamsSettings, codec: Codec) -> int:
     from streams.agents.admission import admission_role
-    from streams.agents.role import FaustRole
-    from streams.agents.scheduler import scheduler_role
     from streams.kafka.producer import AsyncProducer
-    from streams.objects import ObjectStore
-    from streams.slots import SlotMonitor
-    from streams.snapshots import SnapshotStore
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    monitor: SlotMonitor | None = None
+    threads: list[Beside] = []
+    shell: SchedulerShell | None = None
     async with AsyncProducer(settings.kafka) as producer:
         roles: list[FaustRole] = []
         if name in ("scheduler", "all"):
-            snapshots = SnapshotStore(ObjectStore(settings.objects_url), settings.kafka.domain)
-            role, shell = await scheduler_role(settings, codec, producer, snapshots)
+            role, shell, threads = await _scheduler(settings, codec, producer)
             roles.append(role)
-            monitor = SlotMonitor(
-                settings.kafka, codec, role.clock, lambda: shell.live_slots, settings.slot_grace_seconds
-            )
         if name in ("admission", "all"):
             roles.append(await admission_role(settings, codec, producer))
         await asyncio.gather(*(role.start() for role in roles))
-        if monitor is not None:
-            monitor.start()
+        for thread in threads:
+            thread.start()
         waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait()), *(role.failed for role in roles)]
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if any(future.exception() is not None for future in done):
@@ -80,11 +83,43 @@ async def _run(name: str, settings: StreamsSettings, codec: Codec) -> int:
             # repeat it.
             log.error("streams_failed")
             os._exit(1)
-        if monitor is not None:
-            monitor.stop()
+        for thread in threads:
+            await asyncio.to_thread(thread.stop)
         await asyncio.gather(*(role.stop() for role in roles))
+        if shell is not None:
+            await shell.snapshot()  # another version of the policy can go on from here
     log.info("streams_stopped")
     return 0
+
+
+async def _scheduler(
+    settings: StreamsSettings, codec: Codec, producer: "AsyncProducer"
+) -> "tuple[FaustRole, SchedulerShell, list[Beside]]":
+    """The scheduler and the threads beside it, in the order in which they stop."""
+    from streams.agents.scheduler import scheduler_role
+    from streams.inbox import InboxWriter
+    from streams.objects import ObjectStore
+    from streams.reconciler import Reconciler, SchedulerView
+    from streams.routing_relay import RoutingRelay
+    from streams.slots import SlotMonitor
+    from streams.snapshots import SnapshotStore
+
+    loop = asyncio.get_running_loop()
+    snapshots = SnapshotStore(ObjectStore(settings.objects_url), settings.kafka.domain)
+    role, shell = await scheduler_role(settings, codec, producer, snapshots)
+    inbox = InboxWriter(settings.kafka, codec, role.clock)
+
+    def fail(error: BaseException) -> None:
+        loop.call_soon_threadsafe(role.fail, error)
+
+    def in_hand() -> Mapping[int, tuple[int, frozenset[str]]]:
+        return asyncio.run_coroutine_threadsafe(shell.in_hand(), loop).result(ASK_SECONDS)
+
+    view = SchedulerView(knows=shell.knows, folded=shell.folded, in_hand=in_hand)
+    reconciler = Reconciler(settings, codec, inbox, view, lambda slot, epoch: monitor.fence(slot, epoch), fail)
+    monitor = SlotMonitor(settings, codec, inbox, shell.live_slots, reconciler.hear, fail)
+    relay = RoutingRelay(settings.kafka, codec, inbox, shell.revision_of, fail)
+    return role, shell, [reconciler, monitor, relay]
 
 
 if __name__ == "__main__":

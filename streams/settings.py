@@ -1,12 +1,13 @@
 """Settings of the streams roles, read from the environment once."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.pipelines import PIPELINES
 from streams.kafka.settings import KafkaSettings, SettingsError, positive_int
+from streams.policy.config import DEFAULT, Policy, load_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +68,25 @@ class StreamsSettings:
             snapshot_entries=positive_int(env, "MESHYARD_SNAPSHOT_ENTRIES", 250_000),
             snapshot_seconds=positive_int(env, "MESHYARD_SNAPSHOT_SECONDS", 600),
             slot_grace_seconds=positive_int(env, "MESHYARD_SLOT_GRACE_SECONDS", 10),
-            domain_of=domain_map(env, kafka),
+            domain_of=domain_map(env, kafka.every_domain),
             policy_file=Path(policy_file) if policy_file else None,
             reconcile_seconds=positive_int(env, "MESHYARD_RECONCILE_SECONDS", 30),
             reconcile_after_seconds=positive_int(env, "MESHYARD_RECONCILE_AFTER_SECONDS", 60),
         )
 
 
-def domain_map(env: Mapping[str, str], kafka: KafkaSettings) -> dict[str, str]:
+def read_policy(file: Path | None) -> Policy:
+    """The policy of a TOML file, the built-in one for None. Raises SettingsError, PolicyError."""
+    if file is None:
+        return DEFAULT
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise SettingsError("MESHYARD_POLICY_FILE", f"{error}; give a TOML file that can be read") from error
+    return load_policy(text)
+
+
+def domain_map(env: Mapping[str, str], domains: Sequence[str]) -> dict[str, str]:
     """MESHYARD_DOMAIN_OF, `pipeline=domain` comma-separated. Raises SettingsError."""
     found: dict[str, str] = {}
     for part in filter(None, (text.strip() for text in env.get("MESHYARD_DOMAIN_OF", "").split(","))):
@@ -82,8 +94,8 @@ def domain_map(env: Mapping[str, str], kafka: KafkaSettings) -> dict[str, str]:
         if not equals or pipeline_id not in PIPELINES:
             known = ", ".join(sorted(PIPELINES))
             raise SettingsError("MESHYARD_DOMAIN_OF", f"{part!r}; give pipeline=domain, known pipelines are {known}")
-        if domain not in kafka.every_domain:
-            offered = ", ".join(kafka.every_domain)
+        if domain not in domains:
+            offered = ", ".join(domains)
             raise SettingsError("MESHYARD_DOMAIN_OF", f"{domain!r} is not one of MESHYARD_DOMAINS ({offered}); add it")
         found[pipeline_id] = domain
     return found

@@ -1,11 +1,14 @@
 """Snapshots of the scheduler in the object store: `snapshots/<domain>/<offset>.msgpack`.
 
 A snapshot names the inbox offset that it stands before and the policy version that made it. The newest usable one is
-the start of a recovery; the fold of the inbox from there gives the rest.
+the start of a recovery; the fold of the inbox from there gives the rest. Another version of the policy would fold the
+same entries to other decisions than those that were carried out, so it goes on only from a snapshot that nothing
+follows: the one that the older version took when it was stopped in an orderly way.
 """
 
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 from msgspec import DecodeError, ValidationError
 
@@ -23,6 +26,21 @@ class EncodedSnapshot:
 
     next_offset: int
     data: bytes
+
+
+class SnapshotOfOtherVersion(RuntimeError):
+    """The queue was last kept by another version of the scheduling policy, which was not stopped in an orderly way."""
+
+    def __init__(self, version: int, prefix: str) -> None:
+        self.version = version
+        super().__init__(
+            f"{self.__doc__} Run the release with policy version {version} once more and stop it with SIGTERM; or, if "
+            f"no job is open, remove {prefix}/ from the object store to fold the whole inbox anew"
+        )
+
+
+class _Version(msgspec.Struct):
+    policy_version: int
 
 
 class SnapshotStore:
@@ -44,15 +62,24 @@ class SnapshotStore:
         for key in self._objects.keys(self._prefix)[:-KEPT]:
             self._objects.delete(key)
 
-    def newest(self) -> SchedulerState | None:
-        """The newest snapshot that this version of the policy can go on from, None if there is none."""
+    def newest(self, committed: int) -> SchedulerState | None:
+        """The newest snapshot that this version of the policy can go on from, None if there is none at all.
+
+        committed: the inbox offset before which all decisions were carried out. Raises SnapshotOfOtherVersion when
+        there are snapshots, but only such of other versions that entries up to `committed` would have to follow.
+        """
+        others = 0
         for key in reversed(self._objects.keys(self._prefix)):
             try:
-                snapshot = decode_snapshot(self._objects.get(key))
+                data = self._objects.get(key)
+                others = msgspec.msgpack.decode(data, type=_Version).policy_version
+                snapshot = decode_snapshot(data)
             except (DecodeError, ValidationError) as error:
                 log.warning("snapshot_unreadable", key=key, error=str(error))
                 continue
-            if snapshot.policy_version == POLICY_VERSION:
+            if snapshot.policy_version == POLICY_VERSION or snapshot.state.next_offset >= committed:
                 return snapshot.state
             log.warning("snapshot_of_other_policy", key=key, version=snapshot.policy_version)
+        if others not in (0, POLICY_VERSION):
+            raise SnapshotOfOtherVersion(others, self._prefix)
         return None

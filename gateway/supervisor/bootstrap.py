@@ -23,7 +23,7 @@ def prepare(settings: KafkaSettings, layout: Layout) -> None:
 
     Raises TopicMismatch when the installation has another number of user partitions, KafkaException.
     """
-    create_topics(settings, catalogue(domains=(settings.domain,)))
+    create_topics(settings, catalogue(domains=settings.every_domain))
     if not layout.key_file.exists():
         _create_local_user(settings, layout)
 
@@ -34,7 +34,7 @@ def _create_local_user(settings: KafkaSettings, layout: Layout) -> None:
     tenant = {
         "user_id": LOCAL_USER,
         "tier": "pro",
-        "weight": 4.0,
+        "weight": 1.0,
         "requests_per_minute": 600.0,
         "burst_requests": 1000,
         "scopes": ["jobs", "synthetic"],

@@ -3,15 +3,16 @@
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from gateway.supervisor.errors import StackPortTakenError
-from streams.kafka.settings import SettingsError, positive_int
+from streams.kafka.settings import KafkaSettings, SettingsError, domains_from, positive_int
 from streams.local import ports
 from streams.local.files import read_json, try_lock, write_json
 from streams.local.settings import default_cache_dir
+from streams.settings import domain_map, read_policy
 
 GATEWAY_PORT: Final = 8080
 CLICKHOUSE_USER: Final = "meshyard"
@@ -29,7 +30,9 @@ def default_data_dir(env: Mapping[str, str] = os.environ) -> Path:
 @dataclass(frozen=True, kw_only=True)
 class StackSettings:
     """What `meshyard up` is told. slots: workers with the built-in model; synthetic_slots: workers without torch;
-    gateway_port: None takes the one used before, 8080, or a free one."""
+    capacity: tasks that each of the latter takes at once; policy_file: the scheduling policy, None for the built-in
+    one; gateway_port: None takes the one used before, 8080, or a free one; domains, domain_of: scheduling domains, the
+    first for all pipelines that domain_of does not name."""
 
     data_dir: Path
     cache_dir: Path
@@ -37,6 +40,23 @@ class StackSettings:
     synthetic_slots: int = 0
     gateway_port: int | None = None
     user_partitions: int = 4
+    capacity: int = 1
+    policy_file: Path | None = None
+    domains: tuple[str, ...] = ("main",)
+    domain_of: Mapping[str, str] = field(default_factory=dict)
+
+    def domain_for(self, pipeline_id: str) -> str:
+        """The domain that schedules a pipeline's jobs."""
+        return self.domain_of.get(pipeline_id, self.domains[0])
+
+    def kafka(self, bootstrap: str) -> KafkaSettings:
+        """How the stack's own tools reach its broker."""
+        return KafkaSettings(
+            bootstrap=bootstrap,
+            user_partitions=self.user_partitions,
+            domain=self.domains[0],
+            domains=self.domains,
+        )
 
     @classmethod
     def from_env(
@@ -45,12 +65,20 @@ class StackSettings:
         *,
         slots: int,
         synthetic_slots: int,
+        capacity: int = 1,
+        policy_file: Path | None = None,
         env: Mapping[str, str] = os.environ,
     ) -> "StackSettings":
-        """Settings with the rest from MESHYARD_CACHE_DIR, _GATEWAY_PORT and _USER_PARTITIONS. Raises SettingsError."""
+        """Settings with the rest from MESHYARD_CACHE_DIR, _GATEWAY_PORT, _USER_PARTITIONS, _POLICY_FILE, _DOMAINS and
+        _DOMAIN_OF; a policy_file that is given wins. Raises SettingsError, PolicyError."""
         port = env.get("MESHYARD_GATEWAY_PORT")
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
             raise SettingsError("MESHYARD_GATEWAY_PORT", f"{port!r} is no port; give a number from 1 to 65535")
+        domain, domains = domains_from(env)
+        every = KafkaSettings(bootstrap="", domain=domain, domains=domains).every_domain
+        named_file = env.get("MESHYARD_POLICY_FILE")
+        policy = policy_file or (Path(named_file) if named_file else None)
+        read_policy(policy)
         return cls(
             data_dir=(data_dir or default_data_dir(env)).expanduser().absolute(),
             cache_dir=default_cache_dir(env),
@@ -58,6 +86,10 @@ class StackSettings:
             synthetic_slots=synthetic_slots,
             gateway_port=int(port) if port else None,
             user_partitions=positive_int(env, "MESHYARD_USER_PARTITIONS", 4),
+            capacity=capacity,
+            policy_file=policy.expanduser().absolute() if policy else None,
+            domains=every,
+            domain_of=domain_map(env, every),
         )
 
 

@@ -18,6 +18,8 @@ from streams.local.readiness import answers_api_versions
 if TYPE_CHECKING:
     from gateway.supervisor.watch import Signals
 
+SYNTHETIC: Final = "synthetic"
+ASSEMBLY: Final = "assembly"
 DRAIN_SECONDS: Final = 20
 """How long a worker may go on with what it has begun when the stack stops."""
 
@@ -87,6 +89,7 @@ def application_roles(
         "MESHYARD_USER_PARTITIONS": str(settings.user_partitions),
         "MESHYARD_OBJECTS_URL": layout.objects_url,
         "MESHYARD_SERVER_KEY_FILE": str(layout.server_key_file),
+        **({"MESHYARD_POLICY_FILE": str(settings.policy_file)} if settings.policy_file else {}),
     }
 
     def role(
@@ -107,7 +110,22 @@ def application_roles(
             stop_seconds=stop_seconds,
         )
 
-    streams = role("streams", _python("streams", "all"), {"MESHYARD_TRUST_TOPIC": "1"}, signals.scheduler_ready)
+    first, *others = settings.domains
+    streams = role(
+        "streams",
+        _python("streams", "all"),
+        {"MESHYARD_TRUST_TOPIC": "1", "MESHYARD_DOMAIN": first},
+        lambda: signals.scheduler_ready(first),
+    )
+    schedulers = [
+        role(
+            f"streams-{domain}",
+            _python("streams", "scheduler", "--domain", domain),
+            {"MESHYARD_TRUST_TOPIC": "1"},
+            lambda domain=domain: signals.scheduler_ready(domain),  # type: ignore[misc]
+        )
+        for domain in others
+    ]
     gateway = role(
         "gateway",
         _python("gateway"),
@@ -120,16 +138,17 @@ def application_roles(
     for slot in range(settings.slots + settings.synthetic_slots):
         synthetic = slot >= settings.slots
         arguments = _python("inference", "--pool", "synthetic" if synthetic else "default", "--slot", str(slot))
+        domain = settings.domain_for(SYNTHETIC if synthetic else ASSEMBLY)
         workers.append(
             role(
                 f"worker-{slot}",
-                [*arguments, "--synthetic"] if synthetic else arguments,
-                {"MESHYARD_DRAIN_SECONDS": str(DRAIN_SECONDS)},
+                [*arguments, "--synthetic", "--capacity", str(settings.capacity)] if synthetic else arguments,
+                {"MESHYARD_DRAIN_SECONDS": str(DRAIN_SECONDS), "MESHYARD_DOMAIN": domain},
                 lambda slot=slot: signals.slot_ready(slot),  # type: ignore[misc]
                 DRAIN_SECONDS + 10.0,
             )
         )
-    return [streams, gateway, *workers, sink]
+    return [streams, *schedulers, gateway, *workers, sink]
 
 
 def _python(module: str, *arguments: str) -> list[str]:

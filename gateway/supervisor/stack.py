@@ -181,9 +181,8 @@ class Stack:
     def _start_applications(self, bootstrap: str) -> None:
         from gateway.supervisor import bootstrap as installation
         from gateway.supervisor.watch import Signals
-        from streams.kafka.settings import KafkaSettings
 
-        kafka = KafkaSettings(bootstrap=bootstrap, user_partitions=self.settings.user_partitions)
+        kafka = self.settings.kafka(bootstrap)
         installation.prepare(kafka, self.layout)
         assert self._ports is not None
         self._signals = Signals(kafka)

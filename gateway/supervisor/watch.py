@@ -1,4 +1,4 @@
-"""What the stack hears on Kafka about itself: heartbeats of slots and the scheduler's load report."""
+"""What the stack hears on Kafka about itself: heartbeats of slots and the schedulers' load reports."""
 
 import threading
 import time
@@ -17,13 +17,13 @@ FRESH_SECONDS: Final = 3.0
 
 
 class Signals:
-    """The latest signs of life of slots and scheduler. Start it when the topics exist; `close` ends its thread."""
+    """The latest signs of life of slots and schedulers. Start it when the topics exist; `close` ends its thread."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._codec = Codec()
         self._slots: dict[int, tuple[str, float]] = {}
-        self._load_at = float("-inf")
+        self._load_at: dict[str, float] = {}  # domain -> when its scheduler last reported
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
 
@@ -42,9 +42,9 @@ class Signals:
         state, at = self._slots.get(slot, ("", float("-inf")))
         return state in ("idle", "busy") and time.monotonic() - at < FRESH_SECONDS
 
-    def scheduler_ready(self) -> bool:
-        """Whether the scheduler has reported its load in the last 3 s."""
-        return time.monotonic() - self._load_at < FRESH_SECONDS
+    def scheduler_ready(self, domain: str) -> bool:
+        """Whether a domain's scheduler has reported its load in the last 3 s."""
+        return time.monotonic() - self._load_at.get(domain, float("-inf")) < FRESH_SECONDS
 
     def _listen(self) -> None:
         consumer = Consumer(consumer_config(self._settings, "meshyard-supervisor"))
@@ -55,7 +55,8 @@ class Signals:
                 if message is None or message.error() is not None:
                     continue
                 if message.topic() == LOAD:
-                    self._load_at = time.monotonic()
+                    key = message.key()
+                    self._load_at[key.decode() if isinstance(key, bytes) else str(key)] = time.monotonic()
                     continue
                 try:
                     beat = self._codec.decode(message.value(), "slot_heartbeat")

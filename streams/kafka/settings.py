@@ -49,7 +49,7 @@ class KafkaSettings:
         if not bootstrap:
             raise SettingsError("MESHYARD_KAFKA_BOOTSTRAP", "not set; give host:port of a broker")
         password_file = env.get("MESHYARD_KAFKA_PASSWORD_FILE")
-        domain, domains = _domains(env)
+        domain, domains = domains_from(env)
         return cls(
             bootstrap=bootstrap,
             security_protocol=env.get("MESHYARD_KAFKA_SECURITY_PROTOCOL", "PLAINTEXT"),
@@ -91,8 +91,8 @@ class KafkaSettings:
         return conf
 
 
-def _domains(env: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """This role's domain and all of them. Raises SettingsError."""
+def domains_from(env: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """This role's domain, and all that are named. Raises SettingsError."""
     named = tuple(part.strip() for part in env.get("MESHYARD_DOMAINS", "").split(",") if part.strip())
     domain = env.get("MESHYARD_DOMAIN") or (named[0] if named else "main")
     for name in (domain, *named):

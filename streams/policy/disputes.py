@@ -73,7 +73,7 @@ class Disputes:
                 dispute = self._open.get(key)
                 if dispute is None:
                     dispute = _Dispute(since=now, work_end=end, read=report.last_work_offset)
-                elif self._is_lost(dispute, report, folded):
+                elif dispute.inbox_end is not None and folded >= dispute.inbox_end:
                     lost.setdefault((slot, epoch), set()).add(name)
                     continue
                 elif dispute.inbox_end is None and self._is_missed_again(dispute, report):
@@ -88,7 +88,3 @@ class Disputes:
         if report.last_work_offset + 1 >= dispute.work_end:
             return waited >= self._pause
         return report.last_work_offset == dispute.read and waited >= STUCK_PAUSES * self._pause
-
-    @staticmethod
-    def _is_lost(dispute: _Dispute, report: _Report, folded: int) -> bool:
-        return dispute.inbox_end is not None and folded >= dispute.inbox_end
