@@ -209,7 +209,7 @@ def _variate(service: Service, drawn: float) -> float:
     if service.shape == "uniform":
         return 2 * drawn
     if service.shape == "exponential":
-        return -math.log(1 - drawn)
+        return -math.log(1.0 - drawn)
     variance = math.log(1 + service.spread**2)
     return math.exp(_NORMAL.inv_cdf(drawn) * math.sqrt(variance) - variance / 2)
 

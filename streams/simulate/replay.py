@@ -1,0 +1,228 @@
+"""A recorded inbox, folded again by the code that folded it first.
+
+Without changes the fold must give the dispatches that stand on the work topic, in their order; `differences` says where
+it does not. What happened to the recorded tasks is kept as the facts of a counterfactual run.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.codec import Codec, Record
+from schemas.jobs import TERMINAL_TRANSITIONS, is_final_failure
+from schemas.pipelines import PIPELINES
+from streams.policy.decisions import Dispatch, Tell
+from streams.policy.scheduler import POLICY_VERSION, Scheduler
+from streams.policy.state import Job, SchedulerState, Snapshot, decode_snapshot, encode_snapshot
+from streams.simulate.engine import Entry, Outcome
+from streams.simulate.ledger import Ledger
+
+Attempt = tuple[str, str, int]
+InboxRecord = tuple[int, Record]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatched:
+    """A dispatch of the fold. offset: of the inbox record that brought it about."""
+
+    offset: int
+    slot: int
+    epoch: int
+    item: Entry
+
+
+@dataclass(kw_only=True)
+class Facts:
+    """What a recording says of the world around the scheduler.
+
+    start: the state where the window begins; entries: those of the window that no slot's work caused, in order;
+    outcomes: how attempts ended; until_ms: the recording's last time.
+    """
+
+    start: SchedulerState
+    entries: list[tuple[int, Entry]] = field(default_factory=list)
+    outcomes: dict[Attempt, Outcome] = field(default_factory=dict)
+    until_ms: int = 0
+
+
+@dataclass(kw_only=True)
+class Replay:
+    """A window folded again. dispatches: decided in it; ledger: of the jobs that came in it and after it."""
+
+    dispatches: list[Dispatched]
+    facts: Facts
+    ledger: Ledger
+    scheduler: Scheduler
+    records: int
+
+
+def refold(
+    domain: str, state: SchedulerState | None, records: Iterable[InboxRecord], window: tuple[int, int]
+) -> Replay:
+    """Folds records from a snapshot on. window: [first, end) offsets whose dispatches and jobs are of interest;
+    records after it are folded as well, for what became of those jobs."""
+    scheduler = Scheduler(domain, state)
+    ledger = Ledger(bin_ms=1_000)
+    replay = Replay(dispatches=[], facts=Facts(start=scheduler.state), ledger=ledger, scheduler=scheduler, records=0)
+    running: dict[Attempt, Dispatched] = {}
+    begun = False
+    for offset, record in records:
+        if offset >= window[0] and not begun:
+            begun = True
+            replay.facts.start = copied(scheduler.state)
+            for dispatched in _running(scheduler.state):
+                running[_attempt(dispatched.item)] = dispatched
+        for dispatch in _fold(scheduler, offset, record, running, replay, begun):
+            running[_attempt(dispatch.item)] = dispatch
+            if window[0] <= offset < window[1]:
+                replay.dispatches.append(dispatch)
+    if not begun:
+        replay.facts.start = copied(scheduler.state)
+    return replay
+
+
+def _fold(
+    scheduler: Scheduler,
+    offset: int,
+    record: Record,
+    running: dict[Attempt, Dispatched],
+    replay: Replay,
+    begun: bool,
+) -> list[Dispatched]:
+    """One record: what it tells the ledger and the facts, and the dispatches that follow from it."""
+    ledger = replay.ledger
+    decisions = scheduler.apply(offset, record)
+    now = scheduler.state.now
+    if begun:
+        replay.records += 1
+        replay.facts.until_ms = now
+        for entry in record["entries"]:
+            if entry["kind"] == "stage_settled":
+                _settled(entry, running, replay)
+            elif entry["kind"] != "tick":
+                replay.facts.entries.append((min(entry["at"], now), entry))
+                if entry["kind"] == "stage_ready":
+                    ledger.arrived(entry["ready"], min(entry["at"], now))
+    found = []
+    for decision in decisions:
+        if isinstance(decision, Dispatch):
+            found.append(Dispatched(offset=offset, slot=decision.slot, epoch=decision.epoch, item=decision.item))
+            if begun:
+                ledger.started(decision.item, now, 0.0)
+        elif begun and isinstance(decision, Tell) and decision.event["transition"] in TERMINAL_TRANSITIONS:
+            ledger.ended(decision.event["job_id"], decision.event["transition"], now)
+    return found
+
+
+def _settled(entry: Entry, running: dict[Attempt, Dispatched], replay: Replay) -> None:
+    """The recorded end of an attempt that ran: a fact, and the job's end where the worker says it."""
+    settled = entry["settled"]
+    dispatched = running.get((settled["job_id"], settled["stage"], settled["attempt"]))
+    if dispatched is None or (dispatched.slot, dispatched.epoch) != (settled["slot"], settled["epoch"]):
+        return
+    item, how, error_class = dispatched.item, settled["outcome"], settled["error_class"]
+    del running[_attempt(item)]
+    replay.facts.outcomes[_attempt(item)] = Outcome(
+        held_ms=max(1, entry["at"] - item["dispatched_at"]),
+        gpu_seconds=settled["gpu_seconds"],
+        outcome=how,
+        error_class=error_class,
+    )
+    replay.ledger.settled(item, entry["at"], settled["gpu_seconds"])
+    failed = how == "failed" and is_final_failure(error_class or "", item["attempt"], item["max_attempts"])
+    if failed or how == "canceled" or (how == "succeeded" and item["stage_index"] + 1 == item["stage_count"]):
+        replay.ledger.ended(item["job_id"], how, entry["at"])
+
+
+def _running(state: SchedulerState) -> list[Dispatched]:
+    """What runs on the slots of a state."""
+    return [
+        Dispatched(offset=-1, slot=slot.slot, epoch=slot.epoch, item=item_of(state.jobs[job_id]))
+        for slot in state.slots.values()
+        for job_id in slot.jobs
+    ]
+
+
+def item_of(job: Job) -> Entry:
+    """What a simulation needs to know of the WorkItem of a job that runs."""
+    return {
+        "job_id": job.job_id,
+        "user_id": job.user_id,
+        "stage": job.stage,
+        "stage_index": job.stage_index,
+        "stage_count": len(PIPELINES[job.pipeline_id].stages),
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "pipeline_id": job.pipeline_id,
+        "model_version": job.version,
+        "quality": job.quality,
+        "lane": job.lane,
+        "tier": job.tier,
+        "dispatched_at": job.dispatched_at,
+    }
+
+
+def copied(state: SchedulerState) -> SchedulerState:
+    """The same state, of which nothing is shared."""
+    return decode_snapshot(encode_snapshot(Snapshot(policy_version=POLICY_VERSION, state=state))).state
+
+
+def _attempt(item: Mapping[str, Any]) -> Attempt:
+    return item["job_id"], item["stage"], item["attempt"]
+
+
+def differences(codec: Codec, replayed: list[Dispatched], recorded: Mapping[int, list[tuple[int, Entry]]]) -> list[str]:
+    """Where the replay's dispatches differ from the recorded ones, slot by slot; [] when they are the same.
+
+    recorded: (epoch, WorkItem) of each slot's partition, oldest first, from before the first dispatch of the window on.
+    Repeats of a dispatch id count once, as for workers. A slot's first and last replayed dispatch bound what is
+    compared: between them the partition must hold exactly the replayed items, whole, in this order.
+    """
+    found: list[str] = []
+    by_slot: dict[int, list[Dispatched]] = {}
+    for dispatched in replayed:
+        by_slot.setdefault(dispatched.slot, []).append(dispatched)
+    for slot, ours in sorted(by_slot.items()):
+        theirs = _without_repeats(recorded.get(slot, []))
+        ids = [item["dispatch_id"] for _, item in theirs]
+        first = ours[0].item["dispatch_id"]
+        if first not in ids:
+            found.append(f"slot {slot}: {first} was never sent to it")
+            continue
+        begin = ids.index(first)
+        for index, dispatched in enumerate(ours):
+            if begin + index >= len(theirs):
+                found.append(f"slot {slot}: {dispatched.item['dispatch_id']} was never sent to it")
+                break
+            epoch, item = theirs[begin + index]
+            if epoch != dispatched.epoch or item != as_sent(codec, dispatched):
+                found.append(
+                    f"slot {slot}, dispatch {index + 1}: recorded {item['dispatch_id']}, "
+                    f"replayed {dispatched.item['dispatch_id']}{_fields(item, as_sent(codec, dispatched))}"
+                )
+                break
+    return found
+
+
+def _without_repeats(items: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
+    seen: set[str] = set()
+    kept = []
+    for epoch, item in items:
+        if item["dispatch_id"] not in seen:
+            seen.add(item["dispatch_id"])
+            kept.append((epoch, item))
+    return kept
+
+
+def as_sent(codec: Codec, dispatched: Dispatched) -> Entry:
+    """The item as a reader of the work topic sees it."""
+    batch = {"slot": dispatched.slot, "epoch": dispatched.epoch, "items": [dispatched.item], "controls": []}
+    item: Entry = codec.decode(codec.encode("work_batch", batch))["items"][0]
+    return item
+
+
+def _fields(recorded: Entry, replayed: Entry) -> str:
+    """The names of fields that differ in the same dispatch."""
+    if recorded["dispatch_id"] != replayed["dispatch_id"]:
+        return ""
+    return " with other " + ", ".join(name for name in recorded if recorded[name] != replayed.get(name))
