@@ -1,11 +1,11 @@
 """What the fold decides: values that the shell carries out."""
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, kw_only=True)
-class Dispatch:
+
+class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     """Send a WorkItem to a slot."""
 
     slot: int
@@ -13,8 +13,7 @@ class Dispatch:
     item: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class StopWork:
+class StopWork(msgspec.Struct, frozen=True, kw_only=True):
     """Send a WorkControl (cancel) to a slot."""
 
     slot: int
@@ -24,26 +23,49 @@ class StopWork:
     attempt: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True, kw_only=True):
     """Write a JobEvent; acknowledged before any work that follows from it is sent."""
 
     event: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+class Closed(msgspec.Struct, frozen=True, kw_only=True):
+    """Write a UserClosed: these jobs of the user have ended, whoever ended them."""
+
+    user_id: str
+    job_ids: tuple[str, ...]
+    at: int
+
+
+class Dead(msgspec.Struct, frozen=True, kw_only=True):
+    """Write a DeadLetter for a job that the scheduler itself gives up."""
+
+    letter: dict[str, Any]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Write a RoutingRule: the guard took an arm back. It is in force already."""
+
+    rule: dict[str, Any]
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """Write a PlatformEvent."""
+
+    event: dict[str, Any]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Write a DomainLoad."""
 
     load: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the record could not be applied; the record goes to the dead letters, the fold goes on."""
 
     entry: int
     detail: str
 
 
-Decision = Dispatch | StopWork | Tell | Report | Refuse
+Decision = Dispatch | StopWork | Tell | Closed | Dead | Route | Platform | Report | Refuse

@@ -163,6 +163,10 @@ class FairQueue:
         """How many tasks wait in a lane."""
         return self._lanes[lane].count
 
+    def users_in(self, lane: str) -> int:
+        """How many users have tasks that wait in a lane."""
+        return len(self._lanes[lane].users)
+
     def users_waiting(self, lane: str) -> Iterable[tuple[str, int]]:
         """Users with tasks that wait in a lane and how many, in no order."""
         return ((user_id, waiting.count) for user_id, waiting in self._lanes[lane].users.items())

@@ -4,42 +4,102 @@ from typing import Any
 
 import msgspec
 
+from streams.policy.calibration import Calibration, Expectation
+from streams.policy.config import DEFAULT, FREE, Policy, digest
 from streams.policy.fairqueue import Clockwork
+from streams.policy.load import LevelState
+from streams.policy.routing import Routed
 
 
-class Job(msgspec.Struct, kw_only=True):
-    """A job that is not at its end.
+class Job(msgspec.Struct, kw_only=True, gc=False):
+    """A job that is not at its end. There may be a million: fields are flat, and what many jobs share is one object.
 
-    spec: the StageReady record, less stage and artefacts; stage_index, attempt: where it stands (attempt 0: the stage
-    has not been tried); slot: where it runs, None while it waits; charged: GPU-seconds / weight booked for the running
-    attempt; cancel_reason: set once its user wants it canceled.
+    request: the JobRequested record as it came, never read here; wanted_version: what the user pinned; quality,
+    texture_size, adjustments: after what the load level took away; stage_index, attempt: where it stands (attempt 0:
+    the stage has not been tried); kind: pipeline/stage@version of that stage; max_attempts: what the running attempt's
+    worker was told; expected: what was predicted at arrived_at; due_at: when the next attempt may start, 0 at once;
+    first_at: of the first dispatch, 0 before; slot: where it runs, None while it waits; charged, estimate: booked for
+    the running attempt, GPU-seconds / weight and GPU-seconds; stop_class, stop_reason: set once it shall end, by its
+    user or a deadline.
     """
 
-    spec: dict[str, Any]
+    job_id: str
+    user_id: str
+    pipeline_id: str
+    tier: str
+    lane: str
+    quality: str
+    kind: str = ""
+    wanted_version: str | None = None
+    texture_size: int | None = None
+    priority: int = 3
     sequence: int
     stage_index: int
     attempt: int = 0
-    artefacts: list[dict[str, Any]] = []
+    max_attempts: int = 0
+    artefacts: tuple[dict[str, Any], ...] = ()
+    adjustments: tuple[str, ...] = ()
+    start_by: int | None = None
+    finish_by: int | None = None
+    retry_of: str | None = None
+    traceparent: str | None = None
+    created_at: int
+    request: bytes = b""
+    arrived_at: int
+    expected: Expectation | None = None
     ready_at: int
+    due_at: int = 0
+    first_at: int = 0
     dispatched_at: int = 0
     slot: int | None = None
     epoch: int = 0
     charged: float = 0.0
-    cancel_reason: str | None = None
+    estimate: float = 0.0
+    paused: bool = False
+    stop_class: str | None = None
+    stop_reason: str = ""
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage at which it stands."""
+        return self.kind[self.kind.index("/") + 1 : self.kind.rindex("@")]
+
+    @property
+    def version(self) -> str:
+        """The model version chosen for that stage."""
+        return self.kind[self.kind.rindex("@") + 1 :]
 
 
 class Slot(msgspec.Struct, kw_only=True):
-    """A place where one task runs. job_id: what it runs, None when free."""
+    """A place where tasks run, `capacity` at once. jobs: what it runs, with the attempt of each; warm: the kind that
+    it was sent last, empty before the first; draining: it takes nothing new."""
 
     slot: int
     epoch: int
     pool: str
     resource_class: str
     serves: tuple[str, ...]
-    job_id: str | None = None
+    versions: tuple[str, ...] = ()
+    capacity: int = 1
+    draining: bool = False
+    jobs: dict[str, int] = {}
+    warm: str = ""
+
+    @property
+    def places(self) -> int:
+        """How many more tasks it takes."""
+        return 0 if self.draining else max(0, self.capacity - len(self.jobs))
 
 
-class EarlyCancel(msgspec.Struct, kw_only=True):
+class Tenant(msgspec.Struct, kw_only=True, gc=False):
+    """A user's standing, by control.tenants. weight: multiplies the tier's; max_running: None leaves it to the tier."""
+
+    tier: str = FREE
+    weight: float = 1.0
+    max_running: int | None = None
+
+
+class EarlyCancel(msgspec.Struct, kw_only=True, gc=False):
     """A cancel that came before its job; kept until the job comes or `at` is long past."""
 
     user_id: str
@@ -47,18 +107,46 @@ class EarlyCancel(msgspec.Struct, kw_only=True):
     at: int
 
 
+class Reported(msgspec.Struct, kw_only=True):
+    """What the last report said and the next may say again. at: its time; swept_at: when the users with a backlog were
+    last gone through; backlog: what the report names of them; ready: lane -> tasks of users below their cap, and their
+    estimated GPU-seconds."""
+
+    at: int = 0
+    swept_at: int = 0
+    backlog: list[dict[str, Any]] = []
+    ready: dict[str, tuple[int, float]] = {}
+
+
 class SchedulerState(msgspec.Struct, kw_only=True):
-    """The fold's whole state after the inbox record before `next_offset`."""
+    """The fold's whole state after the inbox record before `next_offset`.
+
+    now: the greatest time read; trusted_at: the greatest that no worker wrote; clock_told_at: when a wrong clock was
+    last told; costs: kind, pool and quality -> decayed mean of measured GPU-seconds; finished: job_id -> when it
+    ended, oldest first, since admission may repeat a StageReady; passed: lane -> (the fairest task's sequence,
+    GPU-seconds that went before it because a slot was warm); forgot_at: when past flows were last dropped.
+    """
 
     next_offset: int = 0
     now: int = 0
+    trusted_at: int = 0
+    clock_told_at: int = 0
     sequence: int = 0
+    policy: Policy = DEFAULT
+    policy_digest: str = digest(DEFAULT)
     clockwork: Clockwork = msgspec.field(default_factory=Clockwork)
     jobs: dict[str, Job] = {}
     slots: dict[int, Slot] = {}
-    mean_gpu_seconds: dict[str, float] = {}  # kind of task -> decayed mean of measured costs
+    tenants: dict[str, Tenant] = {}
+    routing: dict[str, Routed] = {}
+    costs: dict[str, float] = {}
     early_cancels: dict[str, EarlyCancel] = {}
-    finished: dict[str, int] = {}  # job_id -> when it ended, oldest first: admission may repeat a StageReady
+    finished: dict[str, int] = {}
+    passed: dict[str, tuple[int, float]] = {}
+    level: LevelState = LevelState()
+    calibration: Calibration = msgspec.field(default_factory=Calibration)
+    reported: Reported = msgspec.field(default_factory=Reported)
+    forgot_at: int = 0
 
 
 class Snapshot(msgspec.Struct, kw_only=True):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from streams.policy.decisions import Refuse
-from streams.policy.scheduler import POLICY_VERSION, Scheduler, SchedulerPolicy
+from streams.policy.scheduler import POLICY_VERSION, Scheduler
 from streams.policy.state import Snapshot, decode_snapshot, encode_snapshot
 from tests.support.world import World, ready
 
@@ -67,7 +67,12 @@ class Yard(RuleBasedStateMachine):
 
     @rule(user=users, weight=st.floats(0.1, 10))
     def reweigh(self, user: str, weight: float) -> None:
-        self.world.append({"kind": "tenant_changed", "tenant": {"user_id": user, "tier": "pro", "weight": weight}})
+        self.world.append(
+            {
+                "kind": "tenant_changed",
+                "tenant": {"user_id": user, "tier": "pro", "weight": weight, "max_running": None},
+            }
+        )
 
     @rule()
     def tick(self) -> None:
@@ -102,13 +107,16 @@ class Yard(RuleBasedStateMachine):
         """Ends everything that is left, then folds the inbox again from the start and from every snapshot."""
         self.world.join(0)
         for _ in range(40 * (len(self.jobs) + 1)):
-            if not self.world.running:
+            if self.world.running:
+                self.world.settle(min(self.world.running), "succeeded")
+            elif self.world.scheduler.state.jobs:
+                self.world.wait(60)
+            else:
                 break
-            self.world.settle(min(self.world.running), "succeeded")
         assert set(self.world.ends) == set(self.jobs)
-        self._same(Scheduler(SchedulerPolicy()), 0)
+        self._same(Scheduler(), 0)
         for offset, taken in self.snapshots:
-            again = Scheduler(SchedulerPolicy(), decode_snapshot(taken).state)
+            again = Scheduler(state=decode_snapshot(taken).state)
             # What stands before the snapshot comes again, as after a crash between snapshot and commit.
             assert all(again.apply(known, self.world.inbox[known]) == [] for known in range(offset))
             self._same(again, offset)

@@ -10,17 +10,18 @@ from typing import Any
 
 from schemas.jobs import TERMINAL_TRANSITIONS, is_final_failure
 from streams.policy.decisions import Decision, Dispatch, StopWork, Tell
-from streams.policy.scheduler import Scheduler, SchedulerPolicy
+from streams.policy.scheduler import Scheduler
 
 SERVES = ["synthetic/generate", "synthetic/retopology", "synthetic/texture"]
 
 
-def ready(job_id: str, user_id: str) -> dict[str, Any]:
-    """A StageReady for the first stage of a synthetic job."""
+def ready(job_id: str, user_id: str, **given: Any) -> dict[str, Any]:
+    """A StageReady for the first stage of a synthetic job; `given` replaces fields."""
     return {
-        "job_id": job_id, "user_id": user_id, "stage": "generate", "workflow": "text-to-3d", "pipeline_id": "synthetic",
-        "model_version": None, "prompt": None, "seed": 1, "quality": "standard", "formats": ["glb"], "parameters": {},
-        "artefacts": [], "traceparent": None, "created_at": 0,
+        "job_id": job_id, "user_id": user_id, "pipeline_id": "synthetic", "stage": "generate", "tier": "free",
+        "model_version": None, "quality": "standard", "texture_size": None, "lane": "standard", "priority": 3,
+        "artefacts": [], "start_by": None, "finish_by": None, "max_queue_depth": None, "retry_of": None,
+        "traceparent": None, "created_at": 0, "request": b"request of " + job_id.encode(), **given,
     }  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def ready(job_id: str, user_id: str) -> dict[str, Any]:
 class World:
     """The inbox so far, what the fold decided for each record, and the slots' side of it."""
 
-    scheduler: Scheduler = field(default_factory=lambda: Scheduler(SchedulerPolicy()))
+    scheduler: Scheduler = field(default_factory=Scheduler)
     inbox: list[dict[str, Any]] = field(default_factory=list)
     decided: list[list[Decision]] = field(default_factory=list)
     running: dict[int, dict[str, Any]] = field(default_factory=dict)  # slot -> item
@@ -57,6 +58,11 @@ class World:
                 self.ends[decision.event["job_id"]] += 1
         return decisions
 
+    def wait(self, seconds: float) -> list[Decision]:
+        """Time goes on; the scheduler's tick says so."""
+        self.now += int(1000 * seconds)
+        return self.append({"kind": "tick"})
+
     def join(self, slot: int) -> None:
         """A worker starts on a slot; what ran there is lost with the old one."""
         self.epochs[slot] = self.now
@@ -84,9 +90,12 @@ class World:
         return {
             "job_id": item["job_id"], "stage": item["stage"], "attempt": item["attempt"], "slot": slot,
             "epoch": self.epochs[slot], "outcome": outcome, "error_class": error_class, "gpu_seconds": gpu_seconds,
-            "artefacts": [],
+            "artefacts": [], "retry_after_seconds": None, "run_seconds": gpu_seconds,
         }  # fmt: skip
 
     @staticmethod
     def _change(slot: int, epoch: int) -> dict[str, Any]:
-        return {"slot": slot, "epoch": epoch, "pool": "main", "resource_class": "gpu", "serves": SERVES}
+        return {
+            "slot": slot, "epoch": epoch, "pool": "main", "resource_class": "gpu", "serves": SERVES, "versions": [],
+            "capacity": 1,
+        }  # fmt: skip

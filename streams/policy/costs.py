@@ -1,0 +1,52 @@
+"""What a task will cost, in GPU-seconds: the decayed mean of what such tasks were measured to cost, or a prior.
+
+Such tasks are those of one kind (pipeline/stage@version), pool and quality. A second mean over all pools and qualities
+serves where the pool is not chosen yet. A wrong estimate only moves when a user is served: what was measured replaces
+it in the end.
+"""
+
+from typing import Final
+
+from schemas.pipelines import PIPELINES
+from streams.policy.state import SchedulerState
+
+STANDARD: Final = "standard"
+
+
+def estimate(state: SchedulerState, kind: str, pool: str | None = None, quality: str = STANDARD) -> float:
+    """GPU-seconds of a task; pool None: wherever it will run."""
+    mean = state.costs.get(kind if pool is None else f"{kind} {pool} {quality}")
+    return prior(state, kind, quality) if mean is None else mean
+
+
+def learn(state: SchedulerState, kind: str, pool: str, quality: str, gpu_seconds: float) -> None:
+    """A task of that kind succeeded."""
+    decay = state.policy.cost_decay
+    mean = estimate(state, kind, pool, quality)
+    state.costs[f"{kind} {pool} {quality}"] = mean + decay * (gpu_seconds - mean)
+    mean = estimate(state, kind)
+    state.costs[kind] = mean + decay * (gpu_seconds - mean)
+
+
+def prior(state: SchedulerState, kind: str, quality: str) -> float:
+    """The policy's cost of the stage, else the pipeline's, times the quality's factor."""
+    policy = state.policy
+    stage = kind[: kind.rindex("@")]
+    seconds = policy.costs.get(stage)
+    if seconds is None:
+        pipeline_id, _, name = stage.partition("/")
+        pipeline = PIPELINES[pipeline_id]
+        seconds = pipeline.stages[pipeline.stage_index(name)].prior_gpu_seconds
+    return seconds * policy.quality_factor.get(quality, 1.0)
+
+
+def rest_of_job(state: SchedulerState, kind: str, quality: str = STANDARD) -> float:
+    """GPU-seconds of a task and of the stages after it, with the same model version."""
+    stage, _, version = kind.rpartition("@")
+    pipeline_id, _, name = stage.partition("/")
+    pipeline = PIPELINES[pipeline_id]
+    factor = state.policy.quality_factor.get(quality, 1.0)
+    found = 0.0
+    for spec in pipeline.stages[pipeline.stage_index(name) :]:
+        found += estimate(state, f"{pipeline_id}/{spec.name}@{version}")
+    return found * factor
