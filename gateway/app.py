@@ -14,7 +14,7 @@ from gateway.middleware.context import REQUEST_ID, ContextMiddleware
 from gateway.middleware.limits import LimitsMiddleware
 from gateway.problems import Problem
 from gateway.registry import RegistryView
-from gateway.routes import assets, events, health, jobs
+from gateway.routes import assets, events, health, jobs, load
 from gateway.routes.registry import registry_routes
 from gateway.services import Services
 from schemas.registry import bundled
@@ -35,7 +35,7 @@ def create_app(services: Services) -> Starlette:
         finally:
             await services.stop()
 
-    routes = [*jobs.ROUTES, *events.ROUTES, *assets.ROUTES, *health.ROUTES]
+    routes = [*jobs.ROUTES, *events.ROUTES, *assets.ROUTES, *load.ROUTES, *health.ROUTES]
     if services.settings.kafka.registry_url is None:
         routes += registry_routes(RegistryView(bundled(), services.settings.kafka.domain))
     app = Starlette(

@@ -17,6 +17,7 @@ class Principal:
 
     user_id: str
     key_id: str
+    tier: str
     scopes: frozenset[str]
     requests_per_minute: float
 
@@ -92,6 +93,7 @@ class TenantDirectory:
         return Principal(
             user_id=user_id,
             key_id=key_id,
+            tier=self._tenants[user_id]["tier"],
             scopes=self._scopes[user_id],
             requests_per_minute=self._tenants[user_id]["requests_per_minute"],
         )

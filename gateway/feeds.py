@@ -1,9 +1,9 @@
 """What the gateway reads from Kafka, in one thread: a Consumer with every partition assigned by hand.
 
-Durable topics (requests.*, jobs.events) go on from the read model's offsets; control.tenants is read whole at each
-start; answers, progress and load matter only while they are new, so they start at the end. What concerns live state
-goes to the event loop in one call a poll, what is durable into the read model, and then the loop is told which jobs
-changed.
+Durable topics (requests.*, commands, jobs.events) go on from the read model's offsets; control.tenants is read whole
+at each start; answers, progress and load matter only while they are new, so they start at the end. What concerns live
+state goes to the event loop in one call a poll, what is durable into the read model, and then the loop is told which
+jobs changed.
 """
 
 import asyncio
@@ -24,22 +24,25 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from gateway.fold import stored_event
-from gateway.ids import is_job_id
-from gateway.readmodel import Batch, JobKey, Place, ReadModel
+from gateway.heads import HeadReader
+from gateway.ids import SIGNATURE_HEADER, is_job_id, signature
+from gateway.readmodel import ReadModel
+from gateway.tables import ROW_RANKS, Batch, FiledEvent, JobKey, Place
 from schemas.codec import Codec, Record
 from schemas.errors import CodecError
 from schemas.pipelines import WORKFLOWS
-from schemas.topics import ANSWERS, EVENTS, LOAD, PROGRESS, TENANTS, requests_topic
+from schemas.registry import Registry
+from schemas.topics import ANSWERS, COMMANDS, EVENTS, LOAD, PROGRESS, TENANTS, requests_topic
 from streams.kafka.consumer import consumer_config
+from streams.kafka.producer import header
 from streams.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
 REQUESTS: Final = tuple(requests_topic(workflow) for workflow in WORKFLOWS)
-_DURABLE: Final = frozenset((*REQUESTS, EVENTS))
+_DURABLE: Final = frozenset((*REQUESTS, COMMANDS, EVENTS))
 _LIVE: Final = frozenset((ANSWERS, PROGRESS, LOAD))
-_TOPICS: Final = (*REQUESTS, EVENTS, TENANTS, ANSWERS, PROGRESS, LOAD)
+_TOPICS: Final = (*REQUESTS, COMMANDS, EVENTS, TENANTS, ANSWERS, PROGRESS, LOAD)
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 0.3
 # Commits are this far apart at least: the first record after a pause is written at once, a burst in few pieces.
@@ -82,15 +85,26 @@ class FeedListener(Protocol):
         """The thread has ended and will not come back."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeedSettings:
+    """name: of the client; server_key: commands are shown when a gateway of this installation has signed them."""
+
+    kafka: KafkaSettings
+    name: str
+    server_key: bytes = field(repr=False)
+
+
 class Feed:
     """The consumer thread. start() returns at once; the broker may come later."""
 
     def __init__(
-        self, settings: KafkaSettings, name: str, codec: Codec, read_model: ReadModel, listener: FeedListener
+        self, settings: FeedSettings, codec: Codec, registry: Registry, read_model: ReadModel, listener: FeedListener
     ) -> None:
-        self._settings = settings
-        self._name = name
+        self._settings = settings.kafka
+        self._name = settings.name
+        self._server_key = settings.server_key
         self._codec = codec
+        self._heads = HeadReader(registry)
         self._read_model = read_model
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -233,14 +247,22 @@ class Feed:
     def _take(self, message: Message, place: Place, live: LiveBatch, durable: Batch) -> None:
         topic, value, offset = place[0], message.value(), message.offset() or 0
         if topic == EVENTS:
-            durable.events.append(stored_event(self._codec.decode(value, "job_event"), place[1], offset))
+            head = self._heads.read(value)
+            if head.transition not in ROW_RANKS:
+                raise ValueError(head.transition)
+            durable.events.append(FiledEvent(head, value or b"", place[1], offset))
         elif topic in REQUESTS:
             record = self._codec.decode_strict(value, "job_requested")
             # Anybody may write here; admission refuses what is not under its user's key, so it makes no job.
             if _key(message) == record["user_id"] and is_job_id(record["job_id"]):
                 durable.requests.append((record, offset))
+        elif topic == COMMANDS:
+            record = self._codec.decode_strict(value, "command")
+            signed = header(message, SIGNATURE_HEADER) == signature(self._server_key, value or b"")
+            if signed and _key(message) == record["user_id"]:
+                durable.commands.append(record)
         elif topic == ANSWERS:
-            live.answers.append(self._codec.decode(value, "admission_answer"))
+            live.answers += self._codec.decode(value, "admission_answers")["answers"]
         elif topic == PROGRESS:
             live.progress.append(self._codec.decode(value, "job_progress"))
         elif topic == LOAD:

@@ -1,26 +1,26 @@
 """How the events of one job become its state. Pure; any order and any repetition of the events gives the same.
 
-An event's place is schemas.jobs.rank, packed into one integer so that SQLite can compare it; among equal ranks the
-record that stands first in jobs.events wins.
+An event's place is schemas.jobs.rank, packed into one integer; among equal ranks the record that stands first in
+jobs.events wins.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from schemas.codec import Record
 from schemas.jobs import TERMINAL_STATES, JobState, Transition, rank, state_after
 
-# A request ranks below every event.
-REQUEST_RANK: Final = -1
+_V = TypeVar("_V")
+
 _MAX_STAGE_INDEX: Final = (1 << 12) - 1
 _MAX_ATTEMPT: Final = (1 << 32) - 1
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What the read model keeps of a JobEvent. partition, offset: where it stands in jobs.events; the rest as there."""
+    """What the gateway needs of a JobEvent. partition, offset: where it stands in jobs.events; the rest as there."""
 
     event_id: str
     user_id: str
@@ -40,6 +40,12 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     error_class: str | None
     error_message: str | None
     artefacts: list[dict[str, Any]]
+    lane: str | None
+    tier: str | None
+    priority: int | None
+    due_at: int | None
+    retry_of: str | None
+    adjustments: list[str]
     partition: int
     offset: int
     rank: int
@@ -54,8 +60,28 @@ def packed_rank(transition: str, stage_index: int, attempt: int) -> int:
     """schemas.jobs.rank as one integer with the same order. Raises ValueError for what no writer of ours writes."""
     if not (0 <= stage_index <= _MAX_STAGE_INDEX and 0 <= attempt <= _MAX_ATTEMPT):
         raise ValueError(f"stage index {stage_index} or attempt {attempt} out of range")
+    known = _RANKS.get(Transition(transition))
+    if known is not None:
+        by_stage, phase = known
+        return (stage_index << 40) | (attempt << 8) | phase if by_stage else phase
     found = rank(Transition(transition), stage_index, attempt)
     return (found.final << 52) | (found.stage_index << 40) | (found.attempt << 8) | found.phase
+
+
+def _table() -> dict[Transition, tuple[bool, int]]:
+    """Transitions whose rank is a constant, or the stage, the attempt and a constant: whether the latter, and it."""
+    found = {}
+    for transition in Transition:
+        first, other = rank(transition, 0, 0), rank(transition, 1, 1)
+        constant = (first.final << 52) | first.phase
+        if other == first:
+            found[transition] = False, constant
+        elif (other.stage_index, other.attempt, other.phase) == (1, 1, first.phase):
+            found[transition] = True, constant
+    return found
+
+
+_RANKS: Final = _table()
 
 
 def stored_event(record: Record, partition: int, offset: int) -> StoredEvent:
@@ -79,6 +105,12 @@ def stored_event(record: Record, partition: int, offset: int) -> StoredEvent:
         error_class=record["error_class"],
         error_message=record["error_message"],
         artefacts=record["artefacts"],
+        lane=record["lane"],
+        tier=record["tier"],
+        priority=record["priority"],
+        due_at=record["due_at"],
+        retry_of=record["retry_of"],
+        adjustments=record["adjustments"],
         partition=partition,
         offset=offset,
         rank=packed_rank(record["transition"], record["stage_index"], record["attempt"]),
@@ -99,11 +131,23 @@ class StageView:
 
 @dataclass(frozen=True, kw_only=True)
 class JobFold:
-    """A job after some of its events. Times in ms since 1970; artefacts by (stage, role), of succeeded attempts."""
+    """A job after some of its events. Times in ms since 1970; artefacts by (stage, role), of succeeded attempts.
+
+    held_until: when a held job is released as things stand; retry_at: when the next attempt of a failed stage may
+    start; lane, tier, priority, retry_of: as the newest event that names them has them; adjustments: what was taken
+    away under load, for people.
+    """
 
     state: JobState
     stage: str | None = None
     attempt: int = 0
+    held_until: int | None = None
+    retry_at: int | None = None
+    lane: str | None = None
+    tier: str | None = None
+    priority: int | None = None
+    retry_of: str | None = None
+    adjustments: Sequence[str] = ()
     queued_at: int | None = None
     started_at: int | None = None
     finished_at: int | None = None
@@ -116,6 +160,11 @@ class JobFold:
     def terminal(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL_STATES
+
+    @property
+    def failed(self) -> bool:
+        """Whether the end has a reason that the user should see: not a success, nor a cancel of the user's own."""
+        return self.state in _FAILED or self.error_class is not None
 
 
 def distinct(events: Iterable[StoredEvent]) -> list[StoredEvent]:
@@ -135,11 +184,19 @@ def fold(events: Iterable[StoredEvent]) -> JobFold:
     state = state_after(Transition(winner.transition))
     at_stage = [e for e in ordered if not e.final and e.stage is not None]
     ended = state in TERMINAL_STATES
-    failed = ended and state not in (JobState.SUCCEEDED, JobState.CANCELED)
+    # A cancel of the user's own has no class; one by a deadline or by a newer request names it.
+    failed = ended and (state in _FAILED or (state is JobState.CANCELED and winner.error_class not in _USERS_OWN))
     return JobFold(
         state=state,
         stage=at_stage[-1].stage if at_stage else None,
         attempt=at_stage[-1].attempt if at_stage else 0,
+        held_until=winner.due_at if state is JobState.HELD else None,
+        retry_at=winner.due_at if winner.transition in _BETWEEN_ATTEMPTS else None,
+        lane=_newest(e.lane for e in ordered),
+        tier=_newest(e.tier for e in ordered),
+        priority=_newest(e.priority for e in ordered),
+        retry_of=_newest(e.retry_of for e in ordered),
+        adjustments=_adjustments(ordered),
         queued_at=_first(ordered, Transition.QUEUED),
         started_at=_first(ordered, Transition.STARTED),
         finished_at=winner.at if ended else None,
@@ -153,6 +210,24 @@ def fold(events: Iterable[StoredEvent]) -> JobFold:
         error_class=winner.error_class if failed else None,
         error_message=winner.error_message if failed else None,
     )
+
+
+_FAILED: Final = frozenset({JobState.FAILED, JobState.ABORTED, JobState.REJECTED})
+_USERS_OWN: Final = (None, "", "canceled")
+_BETWEEN_ATTEMPTS: Final = (Transition.STAGE_FAILED, Transition.STAGE_LOST)
+
+
+def _newest(values: Iterable[_V | None]) -> _V | None:
+    """The last value that is one."""
+    found = None
+    for value in values:
+        found = found if value is None else value
+    return found
+
+
+def _adjustments(ordered: Sequence[StoredEvent]) -> tuple[str, ...]:
+    """Everything that was taken away, each once, in the order of the stages."""
+    return tuple(dict.fromkeys(text for event in ordered for text in event.adjustments))
 
 
 def _first(events: Sequence[StoredEvent], transition: Transition) -> int | None:

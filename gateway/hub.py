@@ -4,15 +4,25 @@ import asyncio
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.problems import Problem
-from gateway.readmodel import JobKey
+from gateway.tables import JobKey
 from schemas.codec import Record
 
 MAX_STREAMS_PER_USER: Final = 100
 _MAX_PROGRESS: Final = 50_000
 _MAX_RECENT: Final = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recent:
+    """A request that was just stored. accepted: admission has said so; held_until: when it will release a held one."""
+
+    request: Record
+    accepted: bool = False
+    held_until: int | None = None
 
 
 class Subscription:
@@ -30,7 +40,7 @@ class Hub:
         self._streams: defaultdict[JobKey, set[Subscription]] = defaultdict(set)
         self._per_user: Counter[str] = Counter()
         self._progress: OrderedDict[JobKey, Record] = OrderedDict()
-        self._recent: OrderedDict[JobKey, tuple[Record, bool]] = OrderedDict()
+        self._recent: OrderedDict[JobKey, Recent] = OrderedDict()
 
     @contextmanager
     def subscribe(self, job: JobKey) -> Iterator[Subscription]:
@@ -79,22 +89,22 @@ class Hub:
 
     def remember(self, request: Record) -> None:
         """A request that was just stored: its job is there for its user before the read model has read it."""
-        self._recent.setdefault((request["user_id"], request["job_id"]), (request, False))
+        self._recent.setdefault((request["user_id"], request["job_id"]), Recent(request=request))
         while len(self._recent) > _MAX_RECENT:
             self._recent.popitem(last=False)
 
-    def accepted(self, job: JobKey) -> None:
+    def accepted(self, job: JobKey, held_until: int | None) -> None:
         """Admission has accepted the request; nothing to remember when the read model was faster."""
         found = self._recent.get(job)
         if found is not None:
-            self._recent[job] = (found[0], True)
+            self._recent[job] = replace(found, accepted=True, held_until=held_until)
 
     def forget(self, job: JobKey) -> None:
         """The read model has the job's first event, or admission refused it."""
         self._recent.pop(job, None)
 
-    def recent(self, job: JobKey) -> tuple[Record, bool] | None:
-        """A request that was just stored, and whether admission has accepted it."""
+    def recent(self, job: JobKey) -> Recent | None:
+        """A request that was just stored, None when the read model knows more."""
         return self._recent.get(job)
 
     def drain(self) -> None:

@@ -3,13 +3,15 @@
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway.fold import JobFold, StageView
 from gateway.problems import Problem
-from gateway.readmodel import JobRow
+from gateway.tables import JobRow
 from schemas.codec import Record
+from schemas.eta import Predicted
 from schemas.jobs import JobState
 from schemas.pipelines import PIPELINES
 
@@ -19,13 +21,30 @@ JobJson = dict[str, Any]
 _FILES: Final = {"glb": "model.glb", "preview": "preview.png"}
 
 
-def job_json(
-    row: JobRow, folded: JobFold, *, progress: Record | None = None, queue_position: int | None = None
-) -> JobJson:
-    """The job object. progress: the newest JobProgress, where it is to show."""
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What is true of a job now, beside its events.
+
+    progress: its newest JobProgress; priority, paused: as the user's newest commands have them; queue_position, eta:
+    while it is queued, as of now_ms (ms since 1970).
+    """
+
+    progress: Record | None = None
+    priority: int | None = None
+    paused: bool | None = None
+    queue_position: int | None = None
+    eta: Predicted | None = None
+    now_ms: int = 0
+
+
+_NOTHING: Final = Standing()
+
+
+def job_json(row: JobRow, folded: JobFold, standing: Standing = _NOTHING) -> JobJson:
+    """The job object."""
     base = f"/v1/jobs/{row.job_id}"
-    running = folded.state is JobState.RUNNING
-    failed = folded.state in (JobState.FAILED, JobState.REJECTED)
+    running, queued = folded.state is JobState.RUNNING, folded.state is JobState.QUEUED
+    progress = standing.progress
     return {
         "id": row.job_id,
         "state": folded.state.value,
@@ -35,12 +54,21 @@ def job_json(
         "message": progress["message"] if progress is not None and running else None,
         "workflow": row.workflow,
         "pipeline_id": row.pipeline_id,
+        "lane": folded.lane or row.lane,
+        "tier": folded.tier,
+        "priority": standing.priority or folded.priority or row.priority,
+        "paused": bool(standing.paused) and not folded.terminal,
         "created_at": iso(row.created_at),
+        "held_until": iso(folded.held_until),
         "queued_at": iso(folded.queued_at),
         "started_at": iso(folded.started_at),
+        "retry_at": iso(folded.retry_at),
         "finished_at": iso(folded.finished_at),
         "stages": _stages(row, folded),
-        "queue_position": queue_position if folded.state is JobState.QUEUED else None,
+        "queue_position": standing.queue_position if queued else None,
+        "eta": eta_json(standing.eta, standing.now_ms) if queued else None,
+        "adjustments": list(folded.adjustments),
+        "retry_of": folded.retry_of or row.retry_of,
         "assets": [
             {
                 "name": name,
@@ -51,7 +79,7 @@ def job_json(
             }
             for name, artefact in assets(folded, row.pipeline_id).items()
         ],
-        "error": {"class": folded.error_class, "message": folded.error_message} if failed else None,
+        "error": {"class": folded.error_class, "message": folded.error_message} if folded.failed else None,
         "urls": {
             "self": base,
             "events": f"{base}/events",
@@ -59,6 +87,23 @@ def job_json(
             "assets": f"{base}/assets",
         },
     }
+
+
+def eta_json(predicted: Predicted | None, now_ms: int) -> JobJson | None:
+    """Bounds that half and nine of ten jobs keep: of the wait, of the time to the end, and as times of day."""
+    if predicted is None:
+        return None
+    waits, totals = (predicted.p50, predicted.p90), (predicted.total_p50, predicted.total_p90)
+    return {
+        "wait_seconds": _bounds(*(round(seconds, 1) for seconds in waits)),
+        "total_seconds": _bounds(*(round(seconds, 1) for seconds in totals)),
+        "start_at": _bounds(*(iso(now_ms + round(seconds * 1000)) for seconds in waits)),
+        "finish_at": _bounds(*(iso(now_ms + round(seconds * 1000)) for seconds in totals)),
+    }
+
+
+def _bounds(p50: float | str | None, p90: float | str | None) -> JobJson:
+    return {"p50": p50, "p90": p90}
 
 
 def request_row(record: Record) -> JobRow:
@@ -71,6 +116,9 @@ def request_row(record: Record) -> JobRow:
         created_at=record["created_at"],
         state=JobState.SUBMITTED.value,
         queued_at=None,
+        lane=record["lane"],
+        priority=record["priority"],
+        retry_of=record["retry_of"],
     )
 
 

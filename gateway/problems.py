@@ -35,14 +35,17 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "unsupported_media_type": ProblemKind(status=415, title="The body's type is not supported"),
     "invalid_request": ProblemKind(status=422, title="The request is not valid"),
     "not_offered": ProblemKind(status=422, title="This is not yet offered"),
+    "job_ended": ProblemKind(status=409, title="The job has ended"),
     "idempotency_conflict": ProblemKind(status=422, title="The Idempotency-Key belongs to another request"),
     "rate_limit": ProblemKind(status=429, title="Too many requests", retryable=True),
+    "backlog_full": ProblemKind(status=429, title="Too many of the user's jobs are under way", retryable=True),
+    "queue_full": ProblemKind(status=429, title="More tasks wait than the request allows", retryable=True),
     "too_many_streams": ProblemKind(status=429, title="Too many open event streams", retryable=True),
     "too_many_headers": ProblemKind(status=431, title="The request has too many headers"),
     "internal": ProblemKind(status=500, title="The gateway failed", retryable=True),
     "asset_unreachable": ProblemKind(status=502, title="The object store did not give the asset", retryable=True),
     "starting": ProblemKind(status=503, title="The gateway is starting", retryable=True),
-    "overloaded": ProblemKind(status=503, title="Admission does not answer at present", retryable=True),
+    "overloaded": ProblemKind(status=503, title="There is more work than can be done at present", retryable=True),
     "broker_unavailable": ProblemKind(status=503, title="The request could not be stored", retryable=True),
 }
 
@@ -50,8 +53,8 @@ KINDS: Final[dict[str, ProblemKind]] = {
 class Problem(Exception):
     """A request cannot be served; carries what the user is told.
 
-    field: which field, header or parameter is wrong; detail: what is wrong; suggestion: the remedy. None of them
-    repeats what the user sent beyond names of fields.
+    field: which field, header or parameter is wrong; limit: which limit refuses; detail: what is wrong; suggestion:
+    the remedy. None of them repeats what the user sent beyond names of fields.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Problem(Exception):
         suggestion: str,
         *,
         field: str | None = None,
+        limit: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = KINDS[code]
@@ -68,6 +72,7 @@ class Problem(Exception):
         self.detail = detail
         self.suggestion = suggestion
         self.field = field
+        self.limit = limit
         self.headers = dict(headers or {})
         super().__init__(f"{code}: {detail}")
 
@@ -85,6 +90,8 @@ class Problem(Exception):
         }
         if self.field is not None:
             members["field"] = self.field
+        if self.limit is not None:
+            members["limit"] = self.limit
         return members
 
     def response(self, request_id: str) -> Response:
@@ -102,11 +109,12 @@ def not_found() -> Problem:
     return Problem("not_found", "no such resource for this key", "check the id and which key you use")
 
 
-def unavailable(code: str, detail: str, *, retry_after_seconds: int = 2) -> Problem:
+def unavailable(code: str, detail: str, *, retry_after_seconds: int = 2, limit: str | None = None) -> Problem:
     """A 503 with the time after which to try again."""
     return Problem(
         code,
         detail,
         "repeat the request after the time in Retry-After, with the same Idempotency-Key",
+        limit=limit,
         headers={"retry-after": str(retry_after_seconds)},
     )

@@ -1,112 +1,60 @@
 """The gateway's read model: jobs and their events in SQLite, filled from requests.* and jobs.events.
 
 Rows and the offsets they came from are written in one transaction, so a kill -9 at any point loses and doubles
-nothing. Every statement keeps the greatest rank, so order and repeats do not matter. A file that is lost, damaged, of
-another schema or of another Kafka cluster is built anew from Kafka.
+nothing. A job's row keeps what ranks highest and events are told apart by their ids when they are read, so order and
+repeats do not matter. Events are kept as the bytes that came: most are never asked for. A file that is lost, damaged,
+of another schema or of another Kafka cluster is built anew from Kafka.
 
 One thread writes; any number of threads read, each with a connection of its own (WAL: nobody waits for the other).
 """
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import structlog
 
-from gateway.fold import REQUEST_RANK, StoredEvent
-from schemas.codec import Record
-from schemas.jobs import JobState, Transition, state_after
+from gateway.fold import StoredEvent, distinct, stored_event
+from gateway.tables import (
+    PUT_EVENT,
+    PUT_JOB,
+    PUT_OFFSET,
+    ROW_RANKS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SELECT_JOBS,
+    Batch,
+    FiledEvent,
+    JobKey,
+    JobRow,
+    Place,
+    StoredJob,
+    event_row,
+    job_of,
+    outranks,
+    put_command,
+    request_row,
+)
+from schemas.codec import Codec
+from schemas.errors import CodecError
+from schemas.jobs import JobState
 
 log = structlog.get_logger(__name__)
 
-Place = tuple[str, int]  # topic, partition
-JobKey = tuple[str, str]  # user_id, job_id
-
-_SCHEMA_VERSION: Final = 1
-_EVENT_FIELDS: Final = StoredEvent.__struct_fields__
-_EVENT_KEY: Final = ("user_id", "job_id", "event_id")
-_EVENT_COLUMNS: Final = ", ".join(f'"{name}"' for name in _EVENT_FIELDS)
-# The user is part of every key: another user's rows cannot be reached, whatever ids a producer makes up.
-_SCHEMA: Final = f"""
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE offsets (topic TEXT, "partition" INTEGER, next INTEGER NOT NULL, PRIMARY KEY (topic, "partition"))
-  WITHOUT ROWID;
-CREATE TABLE jobs (
-  user_id TEXT, job_id TEXT, workflow TEXT NOT NULL, pipeline_id TEXT NOT NULL, created_at INTEGER NOT NULL,
-  state TEXT NOT NULL, queued_at INTEGER, rank INTEGER NOT NULL, place INTEGER NOT NULL,
-  PRIMARY KEY (user_id, job_id)) WITHOUT ROWID;
-CREATE INDEX jobs_by_time ON jobs (user_id, created_at, job_id);
-CREATE INDEX jobs_by_state ON jobs (user_id, state, created_at, job_id);
-CREATE TABLE events ({_EVENT_COLUMNS}, PRIMARY KEY (user_id, job_id, event_id)) WITHOUT ROWID;
-PRAGMA user_version = {_SCHEMA_VERSION};
-"""
-_PUT_JOB: Final = """
-INSERT INTO jobs (user_id, job_id, workflow, pipeline_id, created_at, state, queued_at, rank, place)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (user_id, job_id) DO UPDATE SET
-  workflow = excluded.workflow, pipeline_id = excluded.pipeline_id, created_at = excluded.created_at,
-  state = excluded.state, queued_at = excluded.queued_at,
-  rank = excluded.rank, place = excluded.place
-WHERE excluded.rank > rank OR (excluded.rank = rank AND excluded.place < place)
-"""
-_PUT_EVENT: Final = f"""
-INSERT INTO events ({_EVENT_COLUMNS}) VALUES ({", ".join("?" * len(_EVENT_FIELDS))})
-ON CONFLICT (user_id, job_id, event_id) DO UPDATE SET
-  {", ".join(f'"{name}" = excluded."{name}"' for name in _EVENT_FIELDS if name not in _EVENT_KEY)}
-WHERE excluded."offset" < "offset"
-"""  # noqa: S608 (names of our own fields only)
-_PUT_OFFSET: Final = """
-INSERT INTO offsets (topic, "partition", next) VALUES (?, ?, ?)
-ON CONFLICT (topic, "partition") DO UPDATE SET next = excluded.next
-"""
-_JOB_COLUMNS: Final = "user_id, job_id, workflow, pipeline_id, created_at, state, queued_at"
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRow:
-    """A job as the list knows it; times in ms since 1970."""
-
-    user_id: str
-    job_id: str
-    workflow: str
-    pipeline_id: str
-    created_at: int
-    state: str
-    queued_at: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredJob:
-    """A job with its distinct events in the order of jobs.events.
-
-    accepted: admission has accepted it, though its first event has not been read yet; queued_before: how many of its
-    user's queued jobs go first, where that was asked for.
-    """
-
-    row: JobRow
-    events: tuple[StoredEvent, ...]
-    accepted: bool = False
-    queued_before: int = 0
-
-
-@dataclass(kw_only=True)
-class Batch:
-    """What one poll brought; requests with their offsets, and the next offset of each partition that was read."""
-
-    requests: list[tuple[Record, int]] = field(default_factory=list)
-    events: list[StoredEvent] = field(default_factory=list)
-    offsets: dict[Place, int] = field(default_factory=dict)
+_DEFAULT_PRIORITY: Final = 3
+_KNOWN_JOBS: Final = 50_000
 
 
 class ReadModel:
     """See the module. open() and apply() belong to the writer's thread; the rest may be called from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, codec: Codec) -> None:
         self._path = path
+        self._codec = codec
+        # The rank and place of rows as last written: most events change nothing in their job's row.
+        self._known: dict[JobKey, tuple[int, int]] = {}
         self._writer: sqlite3.Connection | None = None
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
@@ -115,6 +63,7 @@ class ReadModel:
     def open(self, cluster_id: str) -> dict[Place, int]:
         """Opens the file, or makes a new one, and returns from where each partition is to be read on."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._known.clear()
         try:
             self._writer = self._open_existing(cluster_id)
         except sqlite3.DatabaseError as error:
@@ -122,69 +71,89 @@ class ReadModel:
         if self._writer is None:
             self._remove()
             self._writer = self._connect()
-            self._writer.executescript(_SCHEMA)
+            self._writer.executescript(SCHEMA)
             self._writer.execute("INSERT INTO meta VALUES ('cluster_id', ?)", (cluster_id,))
             self._writer.commit()
         rows = self._writer.execute('SELECT topic, "partition", next FROM offsets')
         return {(topic, partition): following for topic, partition, following in rows}
 
     def apply(self, batch: Batch) -> dict[JobKey, bool]:
-        """Writes a batch in one transaction; returns the jobs that it concerns, True for those with events in it."""
+        """Writes a batch in one transaction; returns the jobs that it concerns, True for those with events in it.
+
+        An event whose rank cannot be told is kept and changes no row.
+        """
         assert self._writer is not None, "open() comes first"
-        requests = [_request_row(record, offset) for record, offset in batch.requests]
+        requests = [request_row(record, offset) for record, offset in batch.requests]
+        written, rows = self._event_rows(batch.events)
         with self._writer:
-            self._writer.executemany(_PUT_JOB, requests)
-            self._writer.executemany(_PUT_EVENT, [_event_values(event) for event in batch.events])
-            self._writer.executemany(_PUT_JOB, [_event_row(event) for event in batch.events])
+            self._writer.executemany(PUT_JOB, requests)
+            self._writer.executemany(
+                PUT_EVENT,
+                [(e.head.job_id, e.head.user_id, e.partition, e.offset, e.value) for e in batch.events],
+            )
+            self._writer.executemany(PUT_JOB, rows)
+            for command in batch.commands:
+                put_command(self._writer, command)
             places = [(topic, partition, following) for (topic, partition), following in batch.offsets.items()]
-            self._writer.executemany(_PUT_OFFSET, places)
+            self._writer.executemany(PUT_OFFSET, places)
+        self._remember(written)
         changed = {(record["user_id"], record["job_id"]): False for record, _ in batch.requests}
-        changed.update({(event.user_id, event.job_id): True for event in batch.events})
+        changed.update({(c["user_id"], c["job_id"]): False for c in batch.commands})
+        changed.update({(event.head.user_id, event.head.job_id): True for event in batch.events})
         return changed
 
     def job(self, user_id: str, job_id: str, *, with_place: bool = False) -> StoredJob | None:
         """A user's job, None when the user has no such job; with_place counts the queued jobs before it."""
         reader = self._reader()
         with reader:
-            reader.execute("BEGIN")  # both statements see the same commit
+            reader.execute("BEGIN")  # all statements see the same commit
             found = reader.execute(
-                f"SELECT {_JOB_COLUMNS} FROM jobs WHERE user_id = ? AND job_id = ?",  # noqa: S608
-                (user_id, job_id),
+                f"{SELECT_JOBS} WHERE jobs.user_id = ? AND jobs.job_id = ?", (user_id, job_id)
             ).fetchone()
             if found is None:
                 return None
-            row = _job_row(found)
-            queued = with_place and row.queued_at is not None
-            return StoredJob(
-                row=row,
-                events=tuple(self._events(user_id, [job_id])),
-                queued_before=self._queued_before(row) if queued else 0,
-            )
+            row, priority, paused = job_of(found)
+            before = self._queued_before(row) if with_place and row.state == JobState.QUEUED else 0
+            events = self._events(user_id, [job_id]).get(job_id, [])
+        return StoredJob(row=row, events=tuple(events), queued_before=before, priority=priority, paused=paused)
 
     def jobs(
         self, user_id: str, *, limit: int, before: tuple[int, str] | None = None, state: str | None = None
     ) -> list[StoredJob]:
         """A user's newest jobs, those before (created_at, job_id) only."""
-        where, values = ["user_id = ?"], [user_id]
+        where, values = ["jobs.user_id = ?"], [user_id]
         if state is not None:
-            where.append("state = ?")
+            where.append("jobs.state = ?")
             values.append(state)
         if before is not None:
-            where.append("(created_at, job_id) < (?, ?)")
+            where.append("(jobs.created_at, jobs.job_id) < (?, ?)")
             values += before  # type: ignore[arg-type]
         reader = self._reader()
         with reader:
             reader.execute("BEGIN")
             rows = reader.execute(
-                f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {' AND '.join(where)} "  # noqa: S608
-                "ORDER BY created_at DESC, job_id DESC LIMIT ?",
+                f"{SELECT_JOBS} WHERE {' AND '.join(where)} ORDER BY jobs.created_at DESC, jobs.job_id DESC LIMIT ?",
                 (*values, limit),
             ).fetchall()
-            found = [_job_row(row) for row in rows]
-            events: dict[str, list[StoredEvent]] = {row.job_id: [] for row in found}
-            for event in self._events(user_id, list(events)):
-                events[event.job_id].append(event)
-        return [StoredJob(row=row, events=tuple(events[row.job_id])) for row in found]
+            found = [job_of(row) for row in rows]
+            events = self._events(user_id, [row.job_id for row, _, _ in found])
+        return [
+            StoredJob(row=row, events=tuple(events.get(row.job_id, ())), priority=priority, paused=paused)
+            for row, priority, paused in found
+        ]
+
+    def prune(self, ended_before_ms: int, limit: int) -> int:
+        """Forgets jobs that ended before a time, `limit` at most; returns how many. Belongs to the writer's thread."""
+        assert self._writer is not None, "open() comes first"
+        with self._writer:
+            rows = self._writer.execute(
+                "SELECT user_id, job_id FROM jobs WHERE ended_at < ? LIMIT ?", (ended_before_ms, limit)
+            ).fetchall()
+            for table in ("events", "controls", "jobs"):
+                self._writer.executemany(f"DELETE FROM {table} WHERE user_id = ? AND job_id = ?", rows)  # noqa: S608
+        for user_id, job_id in rows:
+            self._known.pop((user_id, job_id), None)
+        return len(rows)
 
     def close(self) -> None:
         """Closes every connection; no other thread may use the read model any more."""
@@ -193,26 +162,64 @@ class ReadModel:
         self._readers.clear()
         self._writer = None
 
+    def _event_rows(self, events: Sequence[FiledEvent]) -> tuple[dict[JobKey, tuple[int, int]], list[tuple[Any, ...]]]:
+        """Rows of the events that outrank what their jobs' rows hold, the greatest of each job; and their ranks."""
+        best: dict[JobKey, tuple[int, int]] = {}
+        rows: dict[JobKey, tuple[Any, ...]] = {}
+        for event in events:
+            head = event.head
+            key = (head.user_id, head.job_id)
+            known = best.get(key) or self._known.get(key)
+            ranked = ROW_RANKS[head.transition]
+            if ranked is not None and known is not None and outranks(known, (ranked, event.offset)):
+                continue
+            try:
+                found = event_row(self._codec, event, ranked)
+            except (CodecError, ValueError) as reason:
+                log.warning("event changes no row", offset=event.offset, reason=type(reason).__name__)
+                continue
+            place = found[-2], found[-1]
+            if known is None or not outranks(known, place):
+                best[key], rows[key] = place, found
+        return best, list(rows.values())
+
+    def _remember(self, written: dict[JobKey, tuple[int, int]]) -> None:
+        self._known.update(written)
+        if len(self._known) > _KNOWN_JOBS:
+            for key in list(self._known)[: len(self._known) - _KNOWN_JOBS // 2]:
+                del self._known[key]
+
     def _queued_before(self, row: JobRow) -> int:
+        """How many of the user's queued jobs of this lane go first: by priority, then by age."""
         (count,) = (
             self._reader()
             .execute(
-                "SELECT count(*) FROM jobs WHERE user_id = ? AND state = ? AND (queued_at, job_id) < (?, ?)",
-                (row.user_id, JobState.QUEUED.value, row.queued_at, row.job_id),
+                "SELECT count(*) FROM jobs WHERE user_id = ? AND state = 'queued' AND lane IS ? "
+                "AND (priority, queued_at, job_id) < (?, ?, ?)",
+                (row.user_id, row.lane, row.priority or _DEFAULT_PRIORITY, row.queued_at, row.job_id),
             )
             .fetchone()
         )
         return int(count)
 
-    def _events(self, user_id: str, job_ids: Sequence[str]) -> Iterable[StoredEvent]:
+    def _events(self, user_id: str, job_ids: Sequence[str]) -> dict[str, list[StoredEvent]]:
+        """The distinct events of some of a user's jobs."""
         if not job_ids:
-            return []
+            return {}
+        marks = ", ".join("?" * len(job_ids))
         rows = self._reader().execute(
-            f"SELECT {_EVENT_COLUMNS} FROM events WHERE user_id = ? AND job_id IN ({', '.join('?' * len(job_ids))}) "  # noqa: S608
-            'ORDER BY "offset"',
-            (user_id, *job_ids),
+            f'SELECT job_id, "partition", "offset", value FROM events WHERE job_id IN ({marks}) AND user_id = ?',  # noqa: S608
+            (*job_ids, user_id),
         )
-        return [_event_of(row) for row in rows.fetchall()]
+        found: dict[str, list[StoredEvent]] = {}
+        for job_id, partition, offset, value in rows.fetchall():
+            try:
+                event = stored_event(self._codec.decode(value, "job_event"), partition, offset)
+            except (CodecError, ValueError) as reason:
+                log.warning("event cannot be read", offset=offset, reason=type(reason).__name__)
+                continue
+            found.setdefault(job_id, []).append(event)
+        return {job_id: distinct(events) for job_id, events in found.items()}
 
     def _open_existing(self, cluster_id: str) -> sqlite3.Connection | None:
         if not self._path.exists():
@@ -221,7 +228,7 @@ class ReadModel:
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             found = None
-            if version == _SCHEMA_VERSION:
+            if version == SCHEMA_VERSION:
                 (found,) = connection.execute("SELECT value FROM meta WHERE name = 'cluster_id'").fetchone()
             if found == cluster_id:
                 return connection
@@ -237,6 +244,9 @@ class ReadModel:
         connection.execute("PRAGMA journal_mode = WAL")
         # A power cut may take the last commits, but never the file: offsets go back with the rows, Kafka has them.
         connection.execute("PRAGMA synchronous = NORMAL")
+        # Keys are random: the pages of a few hundred thousand jobs stay in memory, and go to the file in longer runs.
+        connection.execute("PRAGMA cache_size = -32768")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
         return connection
 
     def _remove(self) -> None:
@@ -251,61 +261,3 @@ class ReadModel:
             with self._lock:
                 self._readers.append(found)
         return found
-
-
-def _request_row(record: Record, offset: int) -> tuple[Any, ...]:
-    return (
-        record["user_id"],
-        record["job_id"],
-        record["workflow"],
-        record["pipeline_id"],
-        record["created_at"],
-        JobState.SUBMITTED.value,
-        None,
-        REQUEST_RANK,
-        offset,
-    )
-
-
-def _event_row(event: StoredEvent) -> tuple[Any, ...]:
-    transition = Transition(event.transition)
-    return (
-        event.user_id,
-        event.job_id,
-        event.workflow,
-        event.pipeline_id,
-        event.created_at,
-        state_after(transition).value,
-        event.at if transition is Transition.QUEUED else None,
-        event.rank,
-        event.offset,
-    )
-
-
-def _event_values(event: StoredEvent) -> list[Any]:
-    values = [getattr(event, name) for name in _EVENT_FIELDS]
-    values[_ARTEFACTS] = msgspec.json.encode(event.artefacts) if event.artefacts else None
-    return values
-
-
-def _event_of(row: Sequence[Any]) -> StoredEvent:
-    values = dict(zip(_EVENT_FIELDS, row, strict=True))
-    stored = values["artefacts"]
-    values["artefacts"] = msgspec.json.decode(stored) if stored else []
-    return StoredEvent(**values)
-
-
-def _job_row(row: Sequence[Any]) -> JobRow:
-    user_id, job_id, workflow, pipeline_id, created_at, state, queued_at = row
-    return JobRow(
-        user_id=user_id,
-        job_id=job_id,
-        workflow=workflow,
-        pipeline_id=pipeline_id,
-        created_at=created_at,
-        state=state,
-        queued_at=queued_at,
-    )
-
-
-_ARTEFACTS: Final = _EVENT_FIELDS.index("artefacts")

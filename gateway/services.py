@@ -11,14 +11,15 @@ from confluent_kafka import KafkaException
 
 from gateway.answers import Answers
 from gateway.auth import TenantDirectory
-from gateway.feeds import Feed, LiveBatch
+from gateway.feeds import Feed, FeedSettings, LiveBatch
 from gateway.fold import JobFold, fold
 from gateway.hub import Hub
-from gateway.jobs import JobJson, job_json, request_row
-from gateway.load import FRESH_SECONDS, REFUSE_SECONDS, LoadView
+from gateway.jobs import JobJson, Standing, job_json, request_row
+from gateway.load import FRESH_SECONDS, REFUSE_SECONDS, STANDARD, LoadView
 from gateway.problems import not_found, unavailable
-from gateway.readmodel import JobKey, ReadModel, StoredJob
+from gateway.readmodel import ReadModel
 from gateway.settings import GatewaySettings
+from gateway.tables import JobKey, StoredJob
 from schemas.codec import Codec
 from schemas.jobs import JobState
 from schemas.registry import registry_from_url
@@ -37,7 +38,7 @@ _RECORDS: Final = (
     "command",
     "job_event",
     "job_progress",
-    "admission_answer",
+    "admission_answers",
     "tenant",
     "domain_load",
 )
@@ -58,9 +59,10 @@ class Services:
         self.answers = Answers(settings.answer_timeout_ms / 1000)
         self.load = LoadView(self.clock.now_ms())
         self.hub = Hub()
-        self.read_model = ReadModel(settings.data_dir / READ_MODEL_FILE)
+        self.read_model = ReadModel(settings.data_dir / READ_MODEL_FILE, self.codec)
         self.objects = ObjectStore(settings.objects_url)
-        self.feed = Feed(settings.kafka, settings.gateway_id, self.codec, self.read_model, self)
+        reading = FeedSettings(kafka=settings.kafka, name=settings.gateway_id, server_key=settings.server_key)
+        self.feed = Feed(reading, self.codec, self.registry, self.read_model, self)
         self.caught_up = False
         self.failed: Exception | None = None
         self.on_fatal: Callable[[], None] = lambda: None
@@ -173,23 +175,43 @@ class Services:
                 raise not_found()
             return stored
         if stored is None:
-            stored = StoredJob(row=request_row(recent[0]), events=())
-        return replace(stored, accepted=recent[1])
+            stored = StoredJob(row=request_row(recent.request), events=())
+        return replace(stored, accepted=recent.accepted, held_until=recent.held_until)
 
     async def job(self, job: JobKey) -> JobJson:
         """A user's job with progress and place in the queue as they are now. Raises Problem not_found."""
         stored = await self.stored_job(job, with_place=True)
-        position = None
-        if stored.row.queued_at is not None:
-            position = self.load.queue_position(job[0], stored.queued_before)
-        return job_json(stored.row, self.fold(stored), progress=self.hub.progress(job), queue_position=position)
+        return job_json(stored.row, self.fold(stored), self.standing(stored, with_place=True))
+
+    def standing(self, stored: StoredJob, *, with_place: bool = False) -> Standing:
+        """How a job stands now; with_place: it was read with its place among its user's jobs."""
+        row = stored.row
+        job = (row.user_id, row.job_id)
+        if row.state != JobState.QUEUED or not with_place:
+            return Standing(progress=self.hub.progress(job), priority=stored.priority, paused=stored.paused)
+        lane = row.lane or STANDARD
+        return Standing(
+            priority=stored.priority,
+            paused=stored.paused,
+            queue_position=self.load.queue_position(row.user_id, lane, stored.queued_before),
+            # A paused job starts when its user says so.
+            eta=None if stored.paused else self.load.predicted(row.user_id, lane, stored.queued_before),
+            now_ms=self.clock.now_ms(),
+        )
 
     def fold(self, stored: StoredJob) -> JobFold:
-        """The job's state; `queued` as soon as admission has said so to this gateway."""
+        """The job's state; `queued` or `held` as soon as admission has said so to this gateway."""
         folded = fold(stored.events)
         if folded.state is JobState.SUBMITTED and stored.accepted:
-            return JobFold(state=JobState.QUEUED)
+            return accepted_fold(stored.held_until)
         return folded
+
+
+def accepted_fold(held_until: int | None) -> JobFold:
+    """A job of which nothing but admission's answer is known."""
+    if held_until is not None:
+        return JobFold(state=JobState.HELD, held_until=held_until)
+    return JobFold(state=JobState.QUEUED)
 
 
 def services_of(app_state: Any) -> Services:

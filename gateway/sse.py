@@ -19,8 +19,8 @@ from gateway.fold import StoredEvent, distinct, fold
 from gateway.hub import Subscription
 from gateway.jobs import JobJson, job_json
 from gateway.problems import Problem
-from gateway.readmodel import StoredJob
 from gateway.services import Services
+from gateway.tables import StoredJob
 from schemas.codec import Record
 from schemas.jobs import JobState
 
@@ -116,7 +116,7 @@ class EventStream:
             progress = services.hub.progress(self._job)
             if progress is not None and progress is not shown and folded.state is JobState.RUNNING:
                 shown = progress
-                yield _frame("job.progress", job_json(stored.row, folded, progress=progress))
+                yield _frame("job.progress", job_json(stored.row, folded, services.standing(stored)))
             while not subscription.news.is_set():
                 if not services.tenants.still_valid(self._principal, services.clock.now_ms()):
                     return

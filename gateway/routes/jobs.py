@@ -1,4 +1,4 @@
-"""/v1/jobs: make, read, list, cancel."""
+"""/v1/jobs: make, read, list, change, cancel."""
 
 import math
 import uuid
@@ -12,14 +12,23 @@ from starlette.routing import Route
 from gateway import ids
 from gateway.auth import Principal
 from gateway.bodies import read_body
-from gateway.fold import JobFold, fold
+from gateway.fold import fold
 from gateway.jobs import JobJson, cursor_of, job_json, parse_cursor, request_row
+from gateway.load import default_lane
 from gateway.middleware.authentication import PRINCIPAL
 from gateway.middleware.context import REQUEST_ID
-from gateway.problems import Problem, not_found
-from gateway.readmodel import JobKey, StoredJob
-from gateway.services import Services, services_of
-from gateway.validation import MAX_BODY_BYTES, JobBody, idempotency_key, parse_cancel, parse_job
+from gateway.problems import Problem, not_found, unavailable
+from gateway.services import Services, accepted_fold, services_of
+from gateway.tables import JobKey, StoredJob
+from gateway.validation import (
+    MAX_BODY_BYTES,
+    JobBody,
+    idempotency_key,
+    parse_cancel,
+    parse_change,
+    parse_job,
+    run_at_ms,
+)
 from schemas.codec import Record
 from schemas.jobs import JobState
 from schemas.pipelines import Pipeline
@@ -28,6 +37,8 @@ from streams.kafka.producer import tracing_headers
 
 _DEFAULT_LIMIT: Final = 20
 _MAX_LIMIT: Final = 100
+# When to ask again where admission cannot say: a job of the user has to end first.
+_UNKNOWN_RETRY_SECONDS: Final = 5.0
 
 
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -60,6 +71,10 @@ async def create_job(request: Request) -> Response:
     if pipeline.scope not in principal.scopes:
         raise _forbidden(f"the pipeline {pipeline.pipeline_id} needs the scope {pipeline.scope}")
     record = _request_record(request, services, principal, body, pipeline, key)
+    refusal = _load_refusal(services, principal, record)
+    # Who repeats a request whose job is there learns so, whatever the load.
+    if refusal is not None and not (key is not None and await _is_known(services, record)):
+        raise refusal
     value = services.codec.encode("job_requested", record)
     request_id = record["request_id"]
     waiting = services.answers.expect(request_id)
@@ -103,17 +118,67 @@ def _request_record(
         "formats": sorted(set(body.formats)),
         "parameters": dict(body.parameters),
         "traceparent": ids.traceparent(request.headers.get("traceparent")),
+        "lane": body.lane,
+        "priority": body.priority,
+        "texture_size": body.texture_size,
+        "run_at": run_at_ms(body.run_at, services.clock.now_ms()),
+        "on_limit": body.on_limit,
+        "debounce_key": body.debounce.key if body.debounce is not None else None,
+        "debounce_seconds": body.debounce.seconds if body.debounce is not None else None,
+        "start_within_seconds": body.start_within_seconds,
+        "finish_within_seconds": body.finish_within_seconds,
+        "max_queue_depth": body.max_queue_depth,
+        "key_id": principal.key_id,
+        "retry_of": None,
+        "resume": None,
     }
+
+
+def _load_refusal(services: Services, principal: Principal, record: Record) -> Problem | None:
+    """What control.load says against a request: the load level, or its own max_queue_depth."""
+    seconds = services.load.refused_for_seconds(principal.tier, record["lane"] or default_lane(record["quality"]))
+    if seconds is not None:
+        return _overloaded("submissions of this tier or lane are refused at the present load level", seconds)
+    if record["max_queue_depth"] is not None:
+        seconds = services.load.over_depth_seconds(record["max_queue_depth"])
+        if seconds is not None:
+            return _over_limit("queue_depth", "more tasks wait than max_queue_depth allows", seconds, {})
+    return None
+
+
+async def _is_known(services: Services, record: Record) -> bool:
+    """Whether the request is the repeat of one that was accepted."""
+    stored = await services.read(services.read_model.job, record["user_id"], record["job_id"])
+    return stored is not None and fold(stored.events).state not in (JobState.SUBMITTED, JobState.REJECTED)
+
+
+_LIMITS: Final = {"backlog": "backlog_full", "queue_depth": "queue_full"}
+
+
+def _over_limit(limit: str, detail: str, retry_after_seconds: float, headers: dict[str, str]) -> Problem:
+    """429 with the name of the limit."""
+    seconds = max(1, math.ceil(retry_after_seconds))
+    return Problem(
+        _LIMITS.get(limit, "rate_limit"),
+        detail,
+        f"wait {seconds} s and send it again",
+        limit=limit,
+        headers={**headers, "retry-after": str(seconds)},
+    )
+
+
+def _overloaded(detail: str, retry_after_seconds: float) -> Problem:
+    return unavailable("overloaded", detail, retry_after_seconds=max(1, math.ceil(retry_after_seconds)), limit="load")
 
 
 async def _answered(services: Services, record: Record, answer: Record, principal: Principal) -> Response:
     headers = _rate_limit_headers(answer, principal)
-    outcome, code = answer["outcome"], answer["code"]
+    outcome, code, limit = answer["outcome"], answer["code"], answer["limit"]
     job = (record["user_id"], record["job_id"])
     if outcome == "accepted":
-        services.hub.accepted(job)
+        services.hub.accepted(job, answer["held_until"])
         # The job as admission took it: what has become of it since is another question.
-        return _created(job_json(request_row(record), JobFold(state=JobState.QUEUED)), headers)
+        return _created(job_json(request_row(record), accepted_fold(answer["held_until"])), headers)
     if outcome == "duplicate":
         # The first request's job; this gateway may have read it already, and forgotten that it was new.
         stored = await services.read(services.read_model.job, *job)
@@ -129,10 +194,12 @@ async def _answered(services: Services, record: Record, answer: Record, principa
             field="Idempotency-Key",
             headers=headers,
         )
-    if code == "rate_limit":
-        seconds = max(1, math.ceil((answer["retry_after_ms"] or 1000) / 1000))
-        headers["retry-after"] = str(seconds)
-        raise Problem("rate_limit", answer["detail"], f"wait {seconds} s and send it again", headers=headers)
+    if limit is not None or code == "rate_limit":
+        retry_after_ms = answer["retry_after_ms"]
+        seconds = _UNKNOWN_RETRY_SECONDS if retry_after_ms is None else retry_after_ms / 1000
+        if limit == "load":
+            raise _overloaded(answer["detail"], seconds)
+        raise _over_limit(limit or "requests", answer["detail"], seconds, headers)
     if code == "forbidden":
         raise _forbidden(answer["detail"])
     raise Problem("invalid_request", answer["detail"], "change the request as the detail says", headers=headers)
@@ -202,8 +269,7 @@ async def list_jobs(request: Request) -> Response:
 
 def _listed(services: Services, stored: StoredJob) -> dict[str, Any]:
     """A job in a list: without its place in the queue, which each job has to be asked for."""
-    job = (stored.row.user_id, stored.row.job_id)
-    return job_json(stored.row, fold(stored.events), progress=services.hub.progress(job))
+    return job_json(stored.row, fold(stored.events), services.standing(stored))
 
 
 def _bad_parameter(name: str, suggestion: str) -> Problem:
@@ -218,23 +284,64 @@ async def cancel_job(request: Request) -> Response:
     folded = services.fold(await services.stored_job(job))
     if folded.terminal:
         return json_response({"status": f"already_{folded.state.value}"})
-    command = {
-        "command_id": str(uuid.uuid4()),
-        "kind": "cancel",
-        "job_id": job[1],
-        "user_id": job[0],
-        "reason": body.reason,
-        "issued_at": services.clock.now_ms(),
-    }
-    value = services.codec.encode("command", command)
-    signature = ids.signature(services.settings.server_key, value)
-    await services.send(COMMANDS, job[0], value, [(ids.SIGNATURE_HEADER, signature)])
+    await _command(services, job[0], "cancel", job[1], reason=body.reason)
     return json_response({"status": "cancellation_requested"}, 202)
+
+
+async def change_job(request: Request) -> Response:
+    """PATCH /v1/jobs/{job_id}: priority, paused."""
+    services = services_of(request.app.state)
+    job = job_key(request)
+    body = parse_change(await read_body(request, MAX_BODY_BYTES))
+    folded = services.fold(await services.stored_job(job))
+    if folded.terminal:
+        raise Problem("job_ended", f"the job has ended as {folded.state.value}", "submit a new job")
+    if body.priority is not None:
+        await _command(services, job[0], "reprioritise", job[1], priority=body.priority)
+    if body.paused is not None:
+        await _command(services, job[0], "pause" if body.paused else "resume", job[1])
+    return json_response({"status": "change_requested"}, 202)
+
+
+async def pause_jobs(request: Request) -> Response:
+    """POST /v1/jobs/pause: all jobs of the user that wait."""
+    return await _all_jobs(request, "pause")
+
+
+async def resume_jobs(request: Request) -> Response:
+    """POST /v1/jobs/resume: all jobs of the user that were paused."""
+    return await _all_jobs(request, "resume")
+
+
+async def _all_jobs(request: Request, kind: str) -> Response:
+    await _command(services_of(request.app.state), principal_of(request).user_id, kind, "")
+    return json_response({"status": "change_requested"}, 202)
+
+
+async def _command(
+    services: Services, user_id: str, kind: str, job_id: str, *, reason: str = "", priority: int | None = None
+) -> None:
+    """Stores a command under its user's key, signed by this installation. Raises Problem broker_unavailable."""
+    record = {
+        "command_id": str(uuid.uuid4()),
+        "kind": kind,
+        "job_id": job_id,
+        "user_id": user_id,
+        "reason": reason,
+        "issued_at": services.clock.now_ms(),
+        "priority": priority,
+    }
+    value = services.codec.encode("command", record)
+    signature = ids.signature(services.settings.server_key, value)
+    await services.send(COMMANDS, user_id, value, [(ids.SIGNATURE_HEADER, signature)])
 
 
 ROUTES: Final = [
     Route("/v1/jobs", create_job, methods=["POST"]),
     Route("/v1/jobs", list_jobs, methods=["GET"]),
+    Route("/v1/jobs/pause", pause_jobs, methods=["POST"]),
+    Route("/v1/jobs/resume", resume_jobs, methods=["POST"]),
     Route("/v1/jobs/{job_id}", get_job, methods=["GET"]),
+    Route("/v1/jobs/{job_id}", change_job, methods=["PATCH"]),
     Route("/v1/jobs/{job_id}/cancel", cancel_job, methods=["POST"]),
 ]

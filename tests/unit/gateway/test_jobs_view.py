@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.fold import StoredEvent, fold
-from gateway.jobs import assets, cursor_of, iso, job_json, parse_cursor
+from gateway.jobs import Standing, assets, cursor_of, iso, job_json, parse_cursor
 from gateway.problems import Problem
-from gateway.readmodel import JobRow, StoredJob
 from gateway.sse import ended, parse_last_event_id, remaining
+from gateway.tables import JobRow, StoredJob
 from schemas.jobs import Transition
 from tests.unit.gateway.events import JOB, histories, stored, whole_job
 
@@ -46,14 +46,14 @@ def test_a_submitted_job_shows_what_will_come() -> None:
 @given(histories())
 def test_progress_never_leaves_its_range(history: list[StoredEvent]) -> None:
     for percent in (-5.0, 50.0, 1e9):
-        job = job_json(ROW, fold(history), progress={"percent": percent, "message": "x"})
+        job = job_json(ROW, fold(history), Standing(progress={"percent": percent, "message": "x"}))
         assert 0 <= job["progress"] <= 100
 
 
 def test_finished_shares_outweigh_a_stages_own_word() -> None:
     between = fold(whole_job()[:5])
-    assert job_json(ROW, between, progress={"percent": 12.0, "message": ""})["progress"] == 40.0
-    assert job_json(ROW, between, progress={"percent": 44.4, "message": "x"})["progress"] == 44.4
+    assert job_json(ROW, between, Standing(progress={"percent": 12.0, "message": ""}))["progress"] == 40.0
+    assert job_json(ROW, between, Standing(progress={"percent": 44.4, "message": "x"}))["progress"] == 44.4
 
 
 def test_a_stage_that_ran_when_the_job_ended_ended_with_it() -> None:
@@ -62,9 +62,9 @@ def test_a_stage_that_ran_when_the_job_ended_ended_with_it() -> None:
 
 
 def test_only_failures_have_errors_and_only_queued_jobs_a_place() -> None:
-    assert job_json(ROW, fold(whole_job()), queue_position=3)["error"] is None
-    assert job_json(ROW, fold(whole_job()), queue_position=3)["queue_position"] is None
-    assert job_json(ROW, fold(whole_job()[:1]), queue_position=3)["queue_position"] == 3
+    assert job_json(ROW, fold(whole_job()), Standing(queue_position=3))["error"] is None
+    assert job_json(ROW, fold(whole_job()), Standing(queue_position=3))["queue_position"] is None
+    assert job_json(ROW, fold(whole_job()[:1]), Standing(queue_position=3))["queue_position"] == 3
     failed = fold([*whole_job()[:2], stored(Transition.FAILED, 2)])
     assert job_json(ROW, failed)["error"] == {"class": "transient", "message": None}
 

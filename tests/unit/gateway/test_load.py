@@ -7,7 +7,7 @@ from gateway.load import LoadView
 from schemas.codec import Record
 
 users = st.builds(
-    lambda start, step, queued: {"start_tag": start, "step": step, "queued_tasks": queued},
+    lambda start, step, queued: {"start_tag": start, "step": step, "queued_tasks": queued, "lane": "standard"},
     st.integers(0, 50),
     st.integers(1, 5),
     st.integers(1, 30),
@@ -27,23 +27,24 @@ def test_the_place_is_the_rank_among_all_waiting_tags(backlog: list[Record], bef
     own = named[0]
     tag = own["start_tag"] + before * own["step"]
     tags = [b["start_tag"] + n * b["step"] for b in named[1:] for n in range(b["queued_tasks"])]
-    assert view(named).queue_position("0", before) == 1 + before + sum(other < tag for other in tags)
+    assert view(named).queue_position("0", "standard", before) == 1 + before + sum(other < tag for other in tags)
 
 
 def test_a_user_who_is_not_listed_has_no_place() -> None:
-    assert LoadView(0).queue_position("ada", 0) is None
-    assert view([]).queue_position("ada", 0) is None
-    idle = {"user_id": "ada", "start_tag": 1.0, "step": 1.0, "queued_tasks": 0}
-    assert view([idle]).queue_position("ada", 0) is None
+    assert LoadView(0).queue_position("ada", "standard", 0) is None
+    assert view([]).queue_position("ada", "standard", 0) is None
+    idle = {"user_id": "ada", "start_tag": 1.0, "step": 1.0, "queued_tasks": 0, "lane": "standard"}
+    assert view([{**idle, "queued_tasks": 1, "lane": "batch"}]).queue_position("ada", "standard", 0) is None
+    assert view([idle]).queue_position("ada", "standard", 0) is None
 
 
 def test_odd_numbers_do_no_harm() -> None:
     odd = [
-        {"user_id": "ada", "start_tag": float("inf"), "step": 1.0, "queued_tasks": 1},
-        {"user_id": "b", "start_tag": 0.0, "step": 0.0, "queued_tasks": 3},
-        {"user_id": "c", "start_tag": float("nan"), "step": 1.0, "queued_tasks": 3},
+        {"user_id": "ada", "start_tag": float("inf"), "step": 1.0, "queued_tasks": 1, "lane": "standard"},
+        {"user_id": "b", "start_tag": 0.0, "step": 0.0, "queued_tasks": 3, "lane": "standard"},
+        {"user_id": "c", "start_tag": float("nan"), "step": 1.0, "queued_tasks": 3, "lane": "standard"},
     ]
-    assert view(odd).queue_position("ada", 0) == 1
+    assert view(odd).queue_position("ada", "standard", 0) == 1
 
 
 def test_its_age_counts_from_the_schedulers_last_word() -> None:
