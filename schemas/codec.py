@@ -10,6 +10,7 @@ and drops fields that are gone. Only such records pay for it.
 import io
 import json
 import struct
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
@@ -83,6 +84,11 @@ class Codec:
         record, reader = self._decode(data, names)
         return record if reader.newest is None else _renew(reader, record)
 
+    def decode_large(self, data: bytes | None, *names: str) -> Record:
+        """The same without the size limit: what encode_large wrote."""
+        record, reader = self._decode(data, names, most_bytes=sys.maxsize)
+        return record if reader.newest is None else _renew(reader, record)
+
     def decode_strict(self, data: bytes | None, *names: str) -> Record:
         """The record of a value that anybody may have written."""
         record, reader = self._decode(data, names)
@@ -104,11 +110,11 @@ class Codec:
         """Which record a value holds, without decoding its body."""
         return self._reader(data).name
 
-    def _reader(self, data: bytes | None) -> _Reader:
+    def _reader(self, data: bytes | None, most_bytes: int = MAX_MESSAGE_BYTES) -> _Reader:
         if not data:
             raise errors.EmptyMessage
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise errors.MessageTooLarge(f"{len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+        if len(data) > most_bytes:
+            raise errors.MessageTooLarge(f"{len(data)} bytes, the limit is {most_bytes}")
         if data[0] != 0:
             raise errors.WrongMagicByte(f"it is {data[0]}")
         if len(data) < _HEADER.size:
@@ -129,8 +135,10 @@ class Codec:
             )
         return found
 
-    def _decode(self, data: bytes | None, names: tuple[str, ...]) -> tuple[Record, _Reader]:
-        reader = self._reader(data)
+    def _decode(
+        self, data: bytes | None, names: tuple[str, ...], most_bytes: int = MAX_MESSAGE_BYTES
+    ) -> tuple[Record, _Reader]:
+        reader = self._reader(data, most_bytes)
         name, schema_id = reader.name, reader.schema_id
         if names and name not in names:
             raise errors.UnexpectedSchema(f"{name}; expected {' or '.join(names)}", schema_id=schema_id)
