@@ -57,7 +57,6 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 async def _run(name: str, settings: StreamsSettings, codec: Codec) -> int:
-    from streams.agents.admission import admission_role
     from streams.kafka.producer import AsyncProducer
 
     stop = asyncio.Event()
@@ -72,6 +71,8 @@ async def _run(name: str, settings: StreamsSettings, codec: Codec) -> int:
             role, shell, threads = await _scheduler(settings, codec, producer)
             roles.append(role)
         if name in ("admission", "all"):
+            from streams.agents.admission import admission_role
+
             roles.append(await admission_role(settings, codec, producer))
         await asyncio.gather(*(role.start() for role in roles))
         for thread in threads:

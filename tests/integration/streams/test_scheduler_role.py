@@ -17,7 +17,7 @@ from streams.kafka.consumer import committed_offset, consumer_config, end_offset
 from streams.kafka.producer import producer_config, transactional_config
 from streams.kafka.settings import KafkaSettings
 from streams.policy.decisions import Dispatch
-from streams.policy.scheduler import Scheduler, SchedulerPolicy
+from streams.policy.scheduler import Scheduler
 from tests.support.roles import Role, wait_until
 from tests.support.world import SERVES, ready
 
@@ -161,7 +161,7 @@ def recoveries(log: str) -> list[dict[str, Any]]:
 
 def fold(records: list[tuple[int, Record]], domain: str) -> dict[int, list[dict[str, Any]]]:
     """What one uninterrupted scheduler dispatches, by slot."""
-    scheduler = Scheduler(SchedulerPolicy(domain=domain))
+    scheduler = Scheduler(domain)
     found: dict[int, list[dict[str, Any]]] = {slot: [] for slot in range(SLOTS)}
     for offset, record in records:
         for decision in scheduler.apply(offset, record):
@@ -193,7 +193,7 @@ def test_commits_keep_up_behind_transactions(settings: KafkaSettings, codec: Cod
 
     wait_until(caught_up, "the committed offset passed the transactions", 20)
     assert scheduler.stop() == 0
-    folded = Scheduler(SchedulerPolicy(domain=settings.domain))
+    folded = Scheduler(settings.domain)
     for offset, record in inbox(settings, codec):
         folded.apply(offset, record)
     assert len(folded.state.jobs) == sum(number % 7 != 3 for number in range(600))
