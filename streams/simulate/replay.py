@@ -54,6 +54,7 @@ class Replay:
     ledger: Ledger
     scheduler: Scheduler
     records: int
+    last_arrival_ms: int | None = None  # jobs that came later are not of the window
 
 
 def refold(
@@ -76,6 +77,8 @@ def refold(
             running[_attempt(dispatch.item)] = dispatch
             if window[0] <= offset < window[1]:
                 replay.dispatches.append(dispatch)
+        if offset >= window[1] and replay.last_arrival_ms is None:
+            replay.last_arrival_ms = scheduler.state.now
     if not begun:
         replay.facts.start = copied(scheduler.state)
     return replay

@@ -149,7 +149,7 @@ def mean_job_seconds(spec: Spec, group: UserGroup) -> float:
     factor = sum(a * group.cost_factor_of(k) for k, a in enumerate(activity)) / sum(activity)
     shares = sum(group.quality.values())
     quality = sum(s * spec.policy.quality_factor.get(q, 1.0) for q, s in group.quality.items()) / shares
-    return stages * factor * quality
+    return float(stages * factor * quality)
 
 
 class _Choice:
