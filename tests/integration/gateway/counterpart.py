@@ -18,6 +18,7 @@ from streams.kafka.producer import header, producer_config
 from streams.kafka.settings import KafkaSettings
 
 REQUESTS = requests_topic("text-to-3d")
+LIMITS = ("requests", "key_requests", "backlog", "queue_depth", "load")
 
 
 def now_ms() -> int:
@@ -37,7 +38,8 @@ def _end(consumer: Consumer, place: TopicPartition) -> int:
 class Counterpart:
     """Answers requests as their parameter `answer` says (accepted without one) and tells control.load each 200 ms.
 
-    silent: while set, nothing is answered; backlog: what control.load lists.
+    `answer`: held (until `due_ms`), forbidden, invalid_request, or a limit's name. silent: while set, nothing is
+    answered; backlog: what control.load lists; load: further fields of control.load.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -46,6 +48,7 @@ class Counterpart:
         self.codec = Codec()
         self.silent = False
         self.backlog: list[Record] = []
+        self.load: Record = {}
         self.requests: dict[str, Record] = {}
         self.signatures: dict[str, bytes | None] = {}
         self._bodies: dict[str, Record] = {}
@@ -64,21 +67,23 @@ class Counterpart:
         self._thread.join()
         self._producer.flush(10)
 
-    def tenant(self, user_id: str, *, scopes: tuple[str, ...] = ("jobs", "synthetic")) -> str:
+    def tenant(self, user_id: str, *, scopes: tuple[str, ...] = ("jobs", "synthetic"), tier: str = "pro") -> str:
         """Writes a user's row with one new key and returns the key's text."""
         text, key = new_api_key()
-        self.put_tenant(user_id, [key], scopes)
+        self.put_tenant(user_id, [key], scopes, tier)
         return text
 
-    def put_tenant(self, user_id: str, keys: list[Record], scopes: tuple[str, ...] = ("jobs", "synthetic")) -> None:
+    def put_tenant(
+        self, user_id: str, keys: list[Record], scopes: tuple[str, ...] = ("jobs", "synthetic"), tier: str = "pro"
+    ) -> None:
         self._put(
             TENANTS,
             user_id,
             "tenant",
             {
                 "user_id": user_id,
-                "tier": "pro",
-                "weight": 4.0,
+                "tier": tier,
+                "weight": 1.0,
                 "requests_per_minute": 600.0,
                 "burst_requests": 1000,
                 "scopes": list(scopes),
@@ -133,7 +138,7 @@ class Counterpart:
             )
         self.event(job_id, Transition.SUCCEEDED, stage_index=len(pipeline.stages) - 1, attempt=1)
 
-    def _put(self, topic: str, key: str, name: str, record: Record) -> None:
+    def _put(self, topic: str, key: str | None, name: str, record: Record) -> None:
         self._producer.produce(topic, key=key, value=self.codec.encode(name, record))
         assert self._producer.flush(10) == 0
 
@@ -173,35 +178,45 @@ class Counterpart:
             "queued_gpu_seconds": 0.0,
             "backlog": self.backlog,
             "at": now_ms(),
+            **self.load,
         }
 
     def _answer(self, record: Record) -> None:
         wanted, at = record["parameters"].get("answer", "accepted"), now_ms()
-        body = {k: v for k, v in record.items() if k not in ("request_id", "created_at", "traceparent")}
+        body = {k: v for k, v in record.items() if k not in ("request_id", "created_at", "traceparent", "key_id")}
         outcome, code = "accepted", "ok"
-        if wanted in ("rate_limit", "forbidden", "invalid_request"):
+        limit = wanted if wanted in LIMITS else None
+        held_until = int(record["parameters"]["due_ms"]) if wanted == "held" else None
+        if limit is not None:
+            outcome, code = "rejected", "rate_limit"
+        elif wanted in ("forbidden", "invalid_request"):
             outcome, code = "rejected", wanted
         elif record["job_id"] in self._bodies:
             same = self._bodies[record["job_id"]] == body
             outcome, code = ("duplicate", "ok") if same else ("conflict", "idempotency_conflict")
         else:
             self._bodies[record["job_id"]] = body
-        answer = {
+        answer: Record = {
             "request_id": record["request_id"],
             "job_id": record["job_id"],
             "user_id": record["user_id"],
             "outcome": outcome,
             "code": code,
             "detail": f"admission says {code}",
-            "retry_after_ms": 1500 if code == "rate_limit" else None,
+            "retry_after_ms": 1500 if limit not in (None, "backlog") else None,
             "limit_requests": 1000,
             "remaining_requests": 0 if code == "rate_limit" else 999,
             "reset_ms": 100,
             "answered_at": now_ms(),
+            "limit": limit,
+            "held_until": held_until,
         }
-        self._put(ANSWERS, record["request_id"], "admission_answer", answer)
-        if outcome == "accepted":
-            self.put_event(job_event(record, Transition.QUEUED, at=at, stage_count=3))
+        self._put(ANSWERS, None, "admission_answers", {"answers": [answer]})
+        job = {**record, "lane": record["lane"] or "standard", "tier": "pro"}
+        if held_until is not None and outcome == "accepted":
+            self.put_event(job_event(job, Transition.HELD, at=at, stage_count=3, due_at=held_until))
+        elif outcome == "accepted":
+            self.put_event(job_event(job, Transition.QUEUED, at=at, stage_count=3))
         elif outcome == "rejected":
             self.put_event(
                 job_event(

@@ -116,7 +116,7 @@ def test_a_duplicate_of_a_finished_job_tells_its_end(client: httpx.Client, count
 
 
 def test_a_rate_limit_says_when_to_come_again(client: httpx.Client) -> None:
-    answer = client.post("/v1/jobs", json={**ARMCHAIR, "parameters": {"answer": "rate_limit"}})
+    answer = client.post("/v1/jobs", json={**ARMCHAIR, "parameters": {"answer": "requests"}})
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "2"
     assert answer.headers["ratelimit"] == '"default";r=0;t=2'
@@ -142,8 +142,9 @@ def test_a_scope_that_is_absent_is_refused(gateway: GatewayProcess, counterpart:
 def test_queue_position_counts_who_goes_first(client: httpx.Client, counterpart: Counterpart, user_id: str) -> None:
     first, second = make(client), make(client)
     counterpart.backlog = [
-        {"user_id": user_id, "start_tag": 10.0, "step": 4.0, "queued_tasks": 2},
-        {"user_id": "other", "start_tag": 9.0, "step": 1.0, "queued_tasks": 50},
+        {"user_id": user_id, "start_tag": 10.0, "step": 4.0, "queued_tasks": 2, "lane": "standard"},
+        {"user_id": "other", "start_tag": 9.0, "step": 1.0, "queued_tasks": 50, "lane": "standard"},
+        {"user_id": "another", "start_tag": 0.0, "step": 1.0, "queued_tasks": 50, "lane": "batch"},
     ]
     # Tags: own 10, 14; the other's 9, 10, 11, ...: one goes before the first, five before the second.
     wait_for(lambda: client.get(f"/v1/jobs/{first}").json()["queue_position"] == 2, "the first's place")
