@@ -108,9 +108,16 @@ class Runner:
         return tuple(current.item for current in self._current.values())
 
     @property
+    def has_ended(self) -> bool:
+        """Whether `step` has ends to return without having to wait."""
+        return bool(self._ended)
+
+    @property
     def ends_soon(self) -> bool:
         """Whether more ends are about to come: the child is busy with items of which it has said nothing yet."""
-        return self._alone is None and any(current.began is None for current in self._current.values())
+        return bool(self._ended) or (
+            self._alone is None and any(current.began is None for current in self._current.values())
+        )
 
     @property
     def child_pid(self) -> int:

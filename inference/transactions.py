@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from schemas.topics import work_topic
 from streams.kafka.producer import Outgoing, transactional_config
@@ -48,10 +48,12 @@ def work_group(domain: str) -> str:
 class SlotProducer:
     """The transactional producer of one life of a slot."""
 
-    def __init__(self, settings: KafkaSettings, slot: int, consumer: Consumer) -> None:
+    def __init__(self, settings: KafkaSettings, slot: int, group: Any) -> None:
+        """group: the consumer_group_metadata() of whom the offsets are. It is asked for once, by the caller: another
+        thread may be polling the consumer later, and the call holds Python's lock until that poll has ended."""
         self._slot = slot
         self._topic = work_topic(settings.domain)
-        self._group = consumer.consumer_group_metadata()
+        self._group = group
         self._producer = Producer(transactional_config(settings, transactional_id(settings.domain, slot)))
 
     def open(self, timeout_seconds: float) -> None:

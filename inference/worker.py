@@ -83,6 +83,7 @@ class Worker:
         self._plain = Producer(producer_config(kafka))
         self._outbox = Outbox(self._plain, codec, domain=kafka.domain)
         self._epoch = self._clock.now_ms()
+        self._group = self._consumer.consumer_group_metadata()
         self._reader = WorkReader(self._consumer)
         self._intake = Intake(settings.slot, self._epoch, 0)
         self._progress = ProgressBoard()
@@ -157,6 +158,8 @@ class Worker:
 
     def _patience(self) -> float:
         """How long to wait at most when nothing happens."""
+        if self._runner.has_ended or self._can_begin:
+            return 0.0
         if self._finished:
             return max(0.0, self._oldest_finished + SETTLE_DELAY_SECONDS - time.monotonic())
         return IDLE_SECONDS if self._runner.ready and not self._runner.items else BUSY_SECONDS
@@ -187,7 +190,7 @@ class Worker:
                 log.info("cancel_asked", dispatch_id=dispatch_id, slot=self._settings.slot, epoch=self._epoch)
 
     def _begin_next(self) -> None:
-        if self._stop_at is not None or not self._joined or not self._runner.ready:
+        if not self._can_begin:
             return
         begun: list[WorkItem] = []
         while len(begun) < self._runner.free and (item := self._intake.take()) is not None:
@@ -197,8 +200,6 @@ class Worker:
                 begun.append(item)
         if begun:
             self._runner.start(begun)
-            for finished in self._runner.step():  # those that cannot even begin
-                self._note(finished)
 
     def _note(self, finished: Finished) -> None:
         if not self._finished:
@@ -211,7 +212,13 @@ class Worker:
             return False
         if len(self._finished) >= SETTLE_TOGETHER or time.monotonic() - self._oldest_finished >= SETTLE_DELAY_SECONDS:
             return True
-        return self._stop_at is not None or not self._runner.ends_soon
+        return self._stop_at is not None or not (self._runner.ends_soon or self._can_begin)
+
+    @property
+    def _can_begin(self) -> bool:
+        """Whether an item waits that could be begun."""
+        may = self._stop_at is None and self._joined and self._runner.ready
+        return may and self._intake.waiting > 0 and self._runner.free > 0
 
     def _settle(self) -> None:
         """Writes the ends of all finished items, and how far the work partition is done."""
@@ -244,7 +251,7 @@ class Worker:
         Raises StopRequested, KafkaException.
         """
         while self._stop_at is None:
-            producer = self.slot_producer(self._kafka, self._settings.slot, self._consumer)
+            producer = self.slot_producer(self._kafka, self._settings.slot, self._group)
             try:
                 producer.open(OPEN_SECONDS)
                 self._opened_at = time.monotonic()

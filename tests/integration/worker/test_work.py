@@ -34,6 +34,8 @@ def test_a_slot_joins_with_what_it_serves(yard: Yard, epoch: int) -> None:
         "pool": "test",
         "resource_class": "cpu",
         "serves": [f"synthetic/{stage}" for stage in STAGES],
+        "versions": [],
+        "capacity": 1,
     }
 
 
@@ -142,8 +144,8 @@ def test_poison_goes_to_the_dead_letters_and_blocks_nobody(yard: Yard, epoch: in
     yard.dispatch_raw(SLOT, poison)
     yard.dispatch(SLOT, epoch, item)
     assert yard.settled(item)["outcome"] == "succeeded"
-    yard.dead.until(lambda seen: seen, "dead letter")
-    letter = yard.dead.seen[-1]
+    yard.dead.until(lambda seen: any(letter["value"] == poison for letter in seen), "dead letter")
+    (letter,) = [letter for letter in yard.dead.seen if letter["value"] == poison]
     assert (letter["topic"], letter["partition"], letter["value"]) == (work_topic(yard.domain), SLOT, poison)
     assert (letter["role"], letter["attempts"]) == ("worker", 1)
 
