@@ -14,8 +14,8 @@ Costs are estimates when charged; `settle` moves F by what was measured, so an e
 """
 
 import heapq
-from collections.abc import Container, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Container, Iterable, Mapping, Set
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -52,15 +52,15 @@ class Clockwork(msgspec.Struct, kw_only=True):
     weights: dict[str, float] = {}
 
 
-class Task(NamedTuple):
-    """What waits. kind: what a server must support; priority, sequence: order within the user, the smallest first."""
+class Task(msgspec.Struct, frozen=True, order=True, gc=False):
+    """What waits. Tasks of a user compare in the order of dispatch. kind: what a server must support."""
 
+    priority: int
+    sequence: int
     job_id: str
     user_id: str
     lane: str
     kind: str
-    priority: int
-    sequence: int
 
 
 class Head(NamedTuple):
@@ -74,15 +74,26 @@ class Head(NamedTuple):
     job_id: str
 
 
-class _Waiting:
-    """The tasks of one user in one lane: a heap of (priority, sequence, job_id) for each kind."""
+class _Tasks(list[Task]):
+    """A heap of one user's tasks of one kind in one lane. offered: the tag of its entry among the kind's offers, None
+    without one. An offer never promises less than it holds: it is at or below the user's tag, and is corrected when it
+    comes up, so that only a tag that falls needs a new entry at once."""
 
-    __slots__ = ("count", "heaps", "version")
+    __slots__ = ("offered",)
 
     def __init__(self) -> None:
-        self.heaps: dict[str, list[tuple[int, int, str]]] = {}
+        super().__init__()
+        self.offered: float | None = None
+
+
+class _Waiting:
+    """The tasks of one user in one lane, by kind; removed ones are dropped when they come up. count: without those."""
+
+    __slots__ = ("count", "heaps")
+
+    def __init__(self) -> None:
+        self.heaps: dict[str, _Tasks] = {}
         self.count = 0
-        self.version = 0
 
 
 class _Lane:
@@ -94,8 +105,7 @@ class _Lane:
         self.count = 0  # tasks that wait, of parked users too
         self.active = 0  # users with tasks that wait, the parked ones left out
         self.users: dict[str, _Waiting] = {}
-        # kind -> heap of (tag, order, version of the user's tag, user)
-        self.offers: dict[str, list[tuple[float, int, int, str]]] = {}
+        self.offers: dict[str, list[tuple[float, int, str]]] = {}  # kind -> heap of (tag, order, user)
         self.kinds: dict[str, int] = {}  # kind -> tasks that wait
 
 
@@ -120,7 +130,6 @@ class FairQueue:
         }
         self._parked = set(parked)
         self._tasks: dict[str, Task] = {}
-        self._versions = 0
         for task in waiting:
             self._insert(task)
 
@@ -159,9 +168,12 @@ class FairQueue:
         """How many of the user's tasks wait, over all lanes."""
         return sum(lane.users[user_id].count for lane in self._lanes.values() if user_id in lane.users)
 
-    def waiting_in(self, lane: str) -> int:
-        """How many tasks wait in a lane."""
-        return self._lanes[lane].count
+    def waiting_in(self, lane: str, user_id: str | None = None) -> int:
+        """How many tasks wait in a lane; those of one user, if one is given."""
+        if user_id is None:
+            return self._lanes[lane].count
+        waiting = self._lanes[lane].users.get(user_id)
+        return 0 if waiting is None else waiting.count
 
     def users_in(self, lane: str) -> int:
         """How many users have tasks that wait in a lane."""
@@ -170,6 +182,11 @@ class FairQueue:
     def users_waiting(self, lane: str) -> Iterable[tuple[str, int]]:
         """Users with tasks that wait in a lane and how many, in no order."""
         return ((user_id, waiting.count) for user_id, waiting in self._lanes[lane].users.items())
+
+    @property
+    def parked(self) -> Set[str]:
+        """Users of whom nothing is offered at present."""
+        return self._parked
 
     def is_parked(self, user_id: str) -> bool:
         """Whether nothing of the user is offered at present."""
@@ -180,16 +197,27 @@ class FairQueue:
         found = self._lanes[lane]
         heap = found.offers.get(kind)
         while heap:
-            tag, order, version, user_id = heap[0]
+            tag, order, user_id = heap[0]
             waiting = found.users.get(user_id)
-            if waiting is not None and waiting.version == version and user_id not in self._parked:
-                tasks = waiting.heaps.get(kind)
-                if tasks:
-                    self._drop_dead(tasks, lane, kind)
-                if tasks:
-                    priority, sequence, job_id = tasks[0]
-                    return Head(tag, order, priority, sequence, user_id, job_id)
-            heapq.heappop(heap)
+            tasks = None if waiting is None else waiting.heaps.get(kind)
+            if tasks is None or tasks.offered != tag:
+                heapq.heappop(heap)
+                continue
+            flow = found.clock.flows[user_id]
+            if flow.order != order:  # of a flow that was forgotten
+                heapq.heappop(heap)
+                continue
+            self._drop_dead(tasks)
+            if not tasks or user_id in self._parked:
+                tasks.offered = None
+                heapq.heappop(heap)
+                continue
+            if flow.tag != tag:
+                tasks.offered = flow.tag
+                heapq.heapreplace(heap, (flow.tag, order, user_id))
+                continue
+            task = tasks[0]
+            return Head(tag, order, task.priority, task.sequence, user_id, task.job_id)
         return None
 
     # ---- what changes it ----------------------------------------------------------------------------------------
@@ -209,7 +237,7 @@ class FairQueue:
         task = self._tasks.pop(job_id, None)
         if task is None:
             return False
-        self._count(task, -1)
+        self._remove(task)
         return True
 
     def reprioritise(self, job_id: str, priority: int) -> bool:
@@ -218,9 +246,8 @@ class FairQueue:
         if task is None:
             return False
         if task.priority != priority:
-            self._tasks[job_id] = task = task._replace(priority=priority)
-            heap = self._lanes[task.lane].users[task.user_id].heaps[task.kind]
-            heapq.heappush(heap, (priority, task.sequence, job_id))
+            self._tasks[job_id] = moved = msgspec.structs.replace(task, priority=priority)
+            heapq.heappush(self._lanes[task.lane].users[task.user_id].heaps[task.kind], moved)
         return True
 
     def pop(self, lane: str, kind: str, cost_gpu_seconds: float, user_id: str | None = None) -> tuple[Task, float]:
@@ -234,14 +261,12 @@ class FairQueue:
             if head is None:
                 raise IndexError(kind)
             user_id = head.user_id
-        waiting = found.users[user_id]
-        tasks = waiting.heaps[kind]
-        self._drop_dead(tasks, lane, kind)
-        _, _, job_id = heapq.heappop(tasks)
-        task = self._tasks.pop(job_id)
+        tasks = found.users[user_id].heaps[kind]
+        self._drop_dead(tasks)
+        task = heapq.heappop(tasks)
+        del self._tasks[task.job_id]
         charged = self._charge(found, user_id, cost_gpu_seconds)
-        self._count(task, -1)
-        self._moved(lane, user_id)
+        self._remove(task)
         return task, charged
 
     def settle(self, lane: str, user_id: str, *, charged: float, estimate: float, measured_gpu_seconds: float) -> None:
@@ -250,9 +275,13 @@ class FairQueue:
         found.clock.tag += (measured_gpu_seconds - estimate) / found.weight
         self.clockwork.greatest_finish = max(self.clockwork.greatest_finish, found.clock.tag)
         flow = self._flow(found, user_id)
+        before = flow.tag
         flow.tag += measured_gpu_seconds / self.weight(user_id) - charged
         found.clock.greatest_finish = max(found.clock.greatest_finish, flow.tag)
-        self._moved(lane, user_id)
+        if flow.tag < before and user_id in found.users:
+            for kind, tasks in found.users[user_id].heaps.items():
+                if tasks.offered is not None:
+                    self._offer(found, user_id, kind, tasks)
 
     def reweigh(self, user_id: str, weight: float) -> None:
         """A user's new weight; it acts on what waits already, since only the next task carries a tag."""
@@ -278,7 +307,7 @@ class FairQueue:
         if user_id not in self._parked:
             return
         self._parked.discard(user_id)
-        for name, lane in self._lanes.items():
+        for lane in self._lanes.values():
             if user_id not in lane.users:
                 continue
             if lane.active == 0:
@@ -286,7 +315,9 @@ class FairQueue:
             lane.active += 1
             flow = self._flow(lane, user_id)
             flow.tag = max(flow.tag, lane.clock.virtual_time)
-            self._moved(name, user_id)
+            for kind, tasks in lane.users[user_id].heaps.items():
+                if tasks and tasks.offered is None:
+                    self._offer(lane, user_id, kind, tasks)
 
     def idle(self) -> None:
         """Nothing waits and nothing runs: virtual times move on to the greatest finish tags, so that what was served
@@ -340,63 +371,50 @@ class FairQueue:
         if waiting is None:
             waiting = lane.users[task.user_id] = _Waiting()
             lane.active += task.user_id not in self._parked
-            waiting.version = self._next_version()
-        heap = waiting.heaps.get(task.kind)
-        if heap is None:
-            heap = waiting.heaps[task.kind] = []
-        if not heap:
-            self._offer(lane, task.user_id, waiting, task.kind)
-        heapq.heappush(heap, (task.priority, task.sequence, task.job_id))
-        self._count(task, +1)
+        tasks = waiting.heaps.get(task.kind)
+        if tasks is None:
+            tasks = waiting.heaps[task.kind] = _Tasks()
+        heapq.heappush(tasks, task)
+        if tasks.offered is None and task.user_id not in self._parked:
+            self._offer(lane, task.user_id, task.kind, tasks)
+        waiting.count += 1
+        lane.count += 1
+        lane.kinds[task.kind] = lane.kinds.get(task.kind, 0) + 1
 
-    def _count(self, task: Task, change: int) -> None:
+    def _remove(self, task: Task) -> None:
+        """A task waits no more. Whatever of it is left in heaps is dropped when it comes up."""
         lane = self._lanes[task.lane]
-        waiting = lane.users[task.user_id]
-        waiting.count += change
-        lane.count += change
-        lane.kinds[task.kind] = lane.kinds.get(task.kind, 0) + change
-        if lane.kinds[task.kind] == 0:
+        lane.count -= 1
+        if lane.kinds[task.kind] == 1:
             del lane.kinds[task.kind]
+        else:
+            lane.kinds[task.kind] -= 1
+        waiting = lane.users[task.user_id]
+        waiting.count -= 1
         if waiting.count == 0:
             del lane.users[task.user_id]
             lane.active -= task.user_id not in self._parked
 
-    def _moved(self, lane_name: str, user_id: str) -> None:
-        """The user's tag changed: entries of the old version are dropped when they come up."""
-        lane = self._lanes[lane_name]
-        waiting = lane.users.get(user_id)
-        if waiting is None:
-            return
-        waiting.version = self._next_version()
-        for kind, heap in list(waiting.heaps.items()):
-            if heap:
-                self._offer(lane, user_id, waiting, kind)
-            else:
-                del waiting.heaps[kind]
-
-    def _next_version(self) -> int:
-        self._versions += 1
-        return self._versions
-
-    def _offer(self, lane: _Lane, user_id: str, waiting: _Waiting, kind: str) -> None:
+    def _offer(self, lane: _Lane, user_id: str, kind: str, tasks: _Tasks) -> None:
         flow = self._flow(lane, user_id)
+        tasks.offered = flow.tag
         heap = lane.offers.get(kind)
         if heap is None:
             heap = lane.offers[kind] = []
-        heapq.heappush(heap, (flow.tag, flow.order, waiting.version, user_id))
+        heapq.heappush(heap, (flow.tag, flow.order, user_id))
         if len(heap) > _SWEEP_FACTOR * len(lane.users) + _SWEEP_LEAST:
-            self._sweep(lane, heap)
+            self._sweep(lane, kind, heap)
 
-    def _sweep(self, lane: _Lane, heap: list[tuple[float, int, int, str]]) -> None:
-        users = lane.users
-        heap[:] = {entry for entry in heap if entry[3] in users and users[entry[3]].version == entry[2]}
+    def _sweep(self, lane: _Lane, kind: str, heap: list[tuple[float, int, str]]) -> None:
+        live = set()
+        for entry in heap:
+            waiting = lane.users.get(entry[2])
+            if waiting is not None and kind in waiting.heaps and waiting.heaps[kind].offered == entry[0]:
+                live.add(entry)
+        heap[:] = live
         heapq.heapify(heap)
 
-    def _drop_dead(self, tasks: list[tuple[int, int, str]], lane: str, kind: str) -> None:
+    def _drop_dead(self, tasks: _Tasks) -> None:
         """Removed and moved tasks are dropped when they come up."""
-        while tasks:
-            priority, sequence, job_id = tasks[0]
-            task: Any = self._tasks.get(job_id)
-            if task is not None and task[2:] == (lane, kind, priority, sequence):
-                return
+        while tasks and self._tasks.get(tasks[0].job_id) is not tasks[0]:
             heapq.heappop(tasks)

@@ -204,4 +204,4 @@ class Fold:
 
 
 def _task(job: Job) -> Task:
-    return Task(job.job_id, job.user_id, job.lane, job.kind, job.priority, job.sequence)
+    return Task(job.priority, job.sequence, job.job_id, job.user_id, job.lane, job.kind)

@@ -14,7 +14,7 @@ costs = st.floats(min_value=0.1, max_value=20.0)
 
 
 def task(user: str, sequence: int, kind: str = KIND, lane: str = "standard", priority: int = 3) -> Task:
-    return Task(f"{user}-{sequence}", user, lane, kind, priority, sequence)
+    return Task(priority, sequence, f"{user}-{sequence}", user, lane, kind)
 
 
 def queue_of(**waiting: int) -> FairQueue:
@@ -146,7 +146,7 @@ def test_a_rebuilt_queue_gives_the_same_order(steps: list[tuple[str, str, str, s
         elif action == "reprioritise" and waiting:
             moved = data.draw(st.sampled_from(sorted(waiting)))
             assert live.reprioritise(moved, 1)
-            waiting[moved] = waiting[moved]._replace(priority=1)
+            waiting[moved] = msgspec.structs.replace(waiting[moved], priority=1)
         elif action == "forget":
             live.forget(keep=())
     parked = [user for user in "abc" if live.is_parked(user)]

@@ -94,7 +94,7 @@ class Model:
         return dict(self.queue.users_waiting(lane)).get(user_id, 0)
 
     def _push(self, job: Job) -> None:
-        self.queue.push(Task(job.job_id, job.user_id, job.lane, "any", 3, int(job.job_id)))
+        self.queue.push(Task(3, int(job.job_id), job.job_id, job.user_id, job.lane, "any"))
 
     def _dispatch(self, now: float) -> None:
         while self.running < self.slots:
