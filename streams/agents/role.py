@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from schemas.codec import Codec
-from streams.agents.batches import batches
+from streams.agents.batches import Incoming, batches
 from streams.app import raw_topic
 from streams.clock import Clock, SystemClock
 from streams.kafka.dead import dead_letter, outgoing_dead
-from streams.kafka.producer import AsyncProducer
+from streams.kafka.producer import AsyncProducer, Outgoing
 
 log = structlog.get_logger(__name__)
 HANG_SECONDS = 45.0
@@ -28,6 +28,16 @@ class Pulse:
 
     topic: str
     ends: Callable[[], Mapping[int, int]]
+
+
+class Thread(Protocol):
+    """Something that runs beside a role, in a thread of its own."""
+
+    def start(self) -> None:
+        """Begins."""
+
+    def stop(self) -> None:
+        """Ends, and waits for that; may block."""
 
 
 class RoleFailed(RuntimeError):
@@ -65,9 +75,12 @@ class FaustRole:
         self._busy_since: float | None = None
         self._last_pulse = self.clock.monotonic_seconds()
         self._tasks: list[asyncio.Task[None]] = []
+        self._threads: list[Thread] = []
 
     async def start(self) -> None:
         """Starts the app and waits until it has its partitions and its tables."""
+        for thread in self._threads:
+            thread.start()
         await self.app.start()
         self._last_pulse = self.clock.monotonic_seconds()
         self._tasks.append(asyncio.create_task(self._watch()))
@@ -78,7 +91,13 @@ class FaustRole:
         for task in self._tasks:
             task.cancel()
         await self.app.stop()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.stop)
         log.info("role_stopped", name=self.name)
+
+    def beside(self, thread: Thread) -> None:
+        """Starts and stops with the role."""
+        self._threads.append(thread)
 
     def every(self, seconds: float, call: Callable[[], Awaitable[None]]) -> None:
         """Calls again and again; a failure ends the role."""
@@ -102,8 +121,8 @@ class FaustRole:
         if not self.failed.done():
             self.failed.set_exception(RoleFailed(f"{self.name}: {error!r}"))
 
-    def agent(self, topic: str, limit: int, work: Callable[[list[Any]], Awaitable[None]]) -> None:
-        """Reads a topic in batches of at most `limit` events; each is acknowledged when `work` is done with it.
+    def agent(self, topic: str, limit: int, work: Callable[[list[Incoming]], Awaitable[None]]) -> None:
+        """Reads a topic in batches of at most `limit` records; each is acknowledged when `work` is done with it.
 
         If `work` fails, or Faust has dropped records, the process ends and nothing is acknowledged: an exception that
         left the agent would acknowledge its event and lose it.
@@ -111,35 +130,37 @@ class FaustRole:
 
         async def read(stream: Any) -> None:
             try:
-                async for events in batches(stream.noack(), limit):
+                async for records in batches(stream.noack(), limit):
                     self._busy_since = self.clock.monotonic_seconds()
-                    await work(events)
+                    await work(records)
                     self._busy_since = None
-                    self._felt(events)
+                    self._felt(records)
             except Exception as error:
                 self.fail(error)
                 await asyncio.Event().wait()
 
         self.app.agent(raw_topic(self.app, topic), name=topic)(read)
 
-    async def bury(self, event: Any, *, reason: str, detail: str) -> None:
-        """Sends an event's record to the dead letters and waits for the ack."""
-        message = event.message
-        place = (message.topic, message.partition, message.offset)
-        schema_id = self.codec.schema_id(message.value)
-        extra = {} if schema_id is None else {"schema_id": schema_id}
-        record = dead_letter(
+    async def bury(self, record: Incoming, *, reason: str, detail: str) -> None:
+        """Sends a record to the dead letters and waits for the ack."""
+        await self.producer.send_all([self.letter(record, reason=reason, detail=detail)])
+
+    def letter(self, record: Incoming, *, reason: str, detail: str) -> Outgoing:
+        """A record as a dead letter, to be sent with others."""
+        place = (record.topic, record.partition, record.offset)
+        schema_id = self.codec.schema_id(record.value)
+        letter = dead_letter(
             place,
-            message.key,
-            message.value,
+            record.key,
+            record.value,
             reason=reason,
             detail=detail,
             role=self.name,
             at=self.clock.now_ms(),
-            **extra,
+            **({} if schema_id is None else {"schema_id": schema_id}),
         )
         log.warning("dead_letter", topic=place[0], partition=place[1], offset=place[2], reason=reason)
-        await self.producer.send_all([outgoing_dead(place, self.codec.encode_large("dead_letter", record))])
+        return outgoing_dead(place, self.codec.encode_large("dead_letter", letter))
 
     async def _watch(self) -> None:
         """Ends the process when an agent or the app has died while the process lives on, or a batch hangs."""
@@ -153,12 +174,13 @@ class FaustRole:
             elif busy is None and self.clock.monotonic_seconds() - self._last_pulse > QUIET_SECONDS:
                 await self._check_pulse()
 
-    def _felt(self, events: list[Any]) -> None:
+    def _felt(self, records: list[Incoming]) -> None:
         """Notes which records of the pulse topic an agent got."""
-        for event in events:
-            if event.message.topic == self._pulse.topic:
-                self._seen[event.message.partition] = event.message.offset
-                self._last_pulse = self.clock.monotonic_seconds()
+        if records[-1].topic != self._pulse.topic:
+            return
+        self._last_pulse = self.clock.monotonic_seconds()
+        for record in records:
+            self._seen[record.partition] = record.offset
 
     async def _check_pulse(self) -> None:
         """No pulse for long: ends the process if there was one to feel."""

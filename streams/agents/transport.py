@@ -18,13 +18,16 @@
 6. Other ways to drop a record may be left, so both ends are watched: `Sequence` remembers what came from the broker,
    `dropped_before` tells what an agent was not given, and the role then ends its process with nothing acknowledged;
    the next life reads the record again.
+7. It makes two tasks and walks through ten layers for each record (0.2-0.4 ms). Here what one fetch brought of an
+   agent's partition is one message, `chunk` holding its records; a partition with many records that no agent has seen
+   yet is not fetched from.
 
 `tests/integration/streams` fails when an upgrade changes any of this.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, ClassVar
 
 import aiokafka
@@ -33,6 +36,8 @@ from faust.types import TP
 from faust.types.tuples import ack_lock
 
 FETCH_MAX_WAIT_MS = 100
+# Records of a partition that wait for an agent; more are not fetched until it has taken some.
+MAX_WAITING = 5_000
 
 
 class Sequence:
@@ -41,6 +46,9 @@ class Sequence:
     def __init__(self) -> None:
         self._waiting: deque[int] = deque()
         self._newest = -1
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def fetched(self, offset: int) -> None:
         """A record came from the broker; after a seek the same may come again."""
@@ -90,8 +98,9 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
     ) -> Any:
-        wanted = set(active_partitions)
+        wanted = {tp for tp in active_partitions if len(self.consumer.sequence(tp)) < MAX_WAITING}
         if not wanted:
+            await asyncio.sleep(FETCH_MAX_WAIT_MS / 1000)
             return {}
         found = await super()._fetch_records(consumer, wanted, timeout, max_records)
         for place, records in found.items():
@@ -121,6 +130,28 @@ class InOrderConsumer(Consumer):
         super().resume_flow()
         held, self._held = self._held, set()
         super().resume_partitions(held)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """What a fetch brought: changelogs record by record, an agent's partition as one message with all of them."""
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        for tp, found in records.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                break
+            if not found or (active is not None and tp not in active and tp not in self._buffered_partitions):
+                continue
+            if self.app.topics.acks_enabled_for(tp.topic):
+                message: Any = self._to_message(tp, found[-1])
+                message.chunk = found
+                yield tp, message
+            else:
+                for record in found:
+                    yield tp, self._to_message(tp, record)
 
     def sequence(self, tp: TP) -> Sequence:
         """The partition's sequence, made at the first call."""

@@ -1,189 +1,387 @@
-"""Admission's decisions: is the request well-formed, allowed, new, and within its user's limits?
+"""Admission's decisions: is the request new, allowed, and within its user's limits? Does it go on now, or wait here?
 
-Pure: `now_ms` is the broker's append time of the record, so a replay after a crash decides the same. The rows that a
-decision reads and returns are plain dicts, as the tables keep them.
+Pure: `now_ms` is the broker's append time of the record, so a replay after a crash decides the same. A `Ledger` is
+what one partition's users have: it changes at once, and `segment()` gives what changed, to be written before anything
+that follows from it is sent to the scheduler. Records come again after a crash: those whose segment was written get
+the verdict that they had, the others are decided anew.
 """
 
-import hashlib
-import json
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from schemas.pipelines import PIPELINES, WORKFLOWS
-from streams.policy.bucket import Bucket, Limit, take
+from schemas.pipelines import PIPELINES
+from streams.policy.admission_rows import (
+    CANCELED,
+    CLOSED,
+    EARLY_CANCEL,
+    RELEASED,
+    Accepted,
+    BucketRow,
+    End,
+    Held,
+    Refused,
+    Segment,
+    UserRow,
+)
+from streams.policy.bucket import Bucket, reserve
+from streams.policy.holds import Holds
+from streams.policy.submissions import Standing, Verdict, fingerprint, lane_of, stage_ready, with_deadlines
+from streams.policy.validation import MAX_AHEAD_MS
 
-Row = dict[str, Any]
-Outcome = Literal["accepted", "duplicate", "rejected", "conflict"]
+Place = tuple[str, int]  # topic and offset of a record
 
-MAX_PROMPT_CHARACTERS: Final = 2_000
-MAX_PARAMETERS: Final = 32
-MAX_PARAMETER_CHARACTERS: Final = 1_000
 KEY_LIFE_MS: Final = 24 * 3_600_000
-OFFERED_FORMATS: Final = frozenset({"glb"})
-# Refusals that a user's row remembers, so that a replay after a crash refuses the same requests again.
-REMEMBERED_REFUSALS: Final = 256
-
-_FINGERPRINTED: Final = (
-    "job_type", "workflow", "pipeline_id", "model_version", "prompt", "seed", "quality", "formats", "parameters",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """What a user may do: from control.tenants, never from the request."""
-
-    tier: str = "free"
-    weight: float = 1.0
-    limit: Limit = field(default_factory=lambda: Limit(requests_per_minute=10.0, burst_requests=10))
-    scopes: frozenset[str] = frozenset({"jobs"})
+SUPERSEDED: Final = "superseded"
+# A job's end may carry a slightly older time than its beginning: two brokers stamp them.
+SKEW_MS: Final = 3_600_000
+# How old a report of the load may be to refuse requests by.
+LOAD_LIFE_MS: Final = 10_000
+REFUSING_LEVEL: Final = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What admission decides about one request.
+@dataclass(slots=True)
+class Job:
+    """What is known of a job. state: held, open (the scheduler has it) or closed."""
 
-    user_row, job_row: the rows to write, None to leave them; code, detail: as in AdmissionAnswer.
-    """
-
-    outcome: Outcome
-    code: str
-    detail: str
-    user_row: Row | None = None
-    job_row: Row | None = None
-    retry_after_ms: int | None = None
-    remaining: int = 0
-    reset_ms: int = 0
+    taken: Accepted
+    topic: str
+    state: Literal["held", "open", "closed"]
 
 
-def standing_of(tenant: Mapping[str, Any] | None) -> Standing:
-    """A Tenant record as a standing; None (unknown over trusted Kafka) is the free tier."""
-    if tenant is None:
-        return Standing()
-    return Standing(
-        tier=tenant["tier"],
-        weight=tenant["weight"],
-        limit=Limit(requests_per_minute=tenant["requests_per_minute"], burst_requests=tenant["burst_requests"]),
-        scopes=frozenset(tenant["scopes"]),
-    )
+class Ledger:
+    """The jobs, buckets and held jobs of one partition's users."""
 
+    def __init__(self, partition: int = 0) -> None:
+        self.partition = partition
+        self.jobs: dict[str, Job] = {}
+        self.users: dict[str, UserRow] = {}
+        self.backlog: dict[str, int] = {}  # user -> jobs that are held or open
+        self.holds = Holds()
+        self.unfinished: list[tuple[Held, End]] = []  # ends that a crash may have kept from being told
+        self.early: dict[str, End] = {}  # ends and cancels of jobs that have not come
+        self.refused: dict[Place, Refused] = {}
+        self._fresh = Segment(topic="", oldest_ms=0, newest_ms=0)
 
-def fingerprint(request: Mapping[str, Any]) -> str:
-    """SHA-256 over what the user asked for: two requests with one key must have the same."""
-    body = {name: request[name] for name in _FINGERPRINTED}
-    return hashlib.sha256(
-        json.dumps(body, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    ).hexdigest()
+    # ---- requests -----------------------------------------------------------------------------------------------
 
+    def decide(
+        self, request: Mapping[str, Any], raw: bytes, *, place: Place, now_ms: int, problem: str | None,
+        standing: Standing, domain: str, load: Mapping[str, Any] | None = None,
+    ) -> Verdict:  # fmt: skip
+        """The verdict on one request.
 
-def fault(request: Mapping[str, Any], key: str | None, workflow: str) -> str | None:
-    """What is wrong with a request: the field and the remedy; None if nothing."""
-    if key != request["user_id"]:
-        return "user_id: differs from the record's key; write the user_id as the key"
-    try:
-        uuid.UUID(request["job_id"])
-    except ValueError:
-        return "job_id: is no UUID; give a random one"
-    if request["workflow"] != workflow or workflow not in WORKFLOWS:
-        return f"workflow: {request['workflow']!r} does not belong on requests.{workflow}"
-    pipeline = PIPELINES.get(request["pipeline_id"])
-    if pipeline is None or pipeline.workflow != workflow:
-        offered = ", ".join(p.pipeline_id for p in PIPELINES.values() if p.workflow == workflow)
-        return f"pipeline_id: {request['pipeline_id']!r} does not serve {workflow}; offered: {offered}"
-    version = request["model_version"]
-    if version is not None and version not in pipeline.model_versions:
-        return f"model_version: {version!r} is not known; offered: {', '.join(pipeline.model_versions)}"
-    prompt = request["prompt"]
-    if pipeline.needs_prompt and not (prompt and prompt.strip()):
-        return "prompt: is empty; say what to make"
-    if prompt is not None and len(prompt) > MAX_PROMPT_CHARACTERS:
-        return f"prompt: has {len(prompt)} characters; {MAX_PROMPT_CHARACTERS} at most"
-    unknown = sorted(set(request["formats"]) - OFFERED_FORMATS)
-    if unknown or not request["formats"]:
-        return f"formats: {', '.join(unknown) or 'none given'}; offered: {', '.join(sorted(OFFERED_FORMATS))}"
-    parameters = request["parameters"]
-    if len(parameters) > MAX_PARAMETERS:
-        return f"parameters: {len(parameters)} of them; {MAX_PARAMETERS} at most"
-    for name, value in parameters.items():
-        if len(name) > MAX_PARAMETER_CHARACTERS or len(value) > MAX_PARAMETER_CHARACTERS:
-            return f"parameters: {name[:40]!r} is longer than {MAX_PARAMETER_CHARACTERS} characters"
-    return None
+        raw: the request as it came; problem: what `fault` found; domain: where its pipeline is scheduled; load: that
+        domain's newest DomainLoad.
+        """
+        refused = self.refused.get(place)
+        if refused is not None:  # decided before a crash: say the same again
+            return _refusal(refused)
+        job = self.jobs.get(f"{request['user_id']}/{request['job_id']}")
+        if job is not None and (job.topic, job.taken.offset) == place:
+            return self._again(request, raw, job, now_ms, standing)
+        if problem is not None:
+            return self._refuse(place, now_ms, "invalid_request", problem)
+        scope = PIPELINES[request["pipeline_id"]].scope
+        if scope not in standing.scopes:
+            detail = f"pipeline_id: {request['pipeline_id']!r} needs the scope {scope!r}, which this user does not have"
+            return self._refuse(place, now_ms, "forbidden", detail)
+        if job is not None and (job.state != "closed" or now_ms - job.taken.at_ms <= KEY_LIFE_MS):
+            left = self._left(request["user_id"], standing)
+            if job.taken.fingerprint != fingerprint(request):
+                detail = "the same Idempotency-Key (or job_id) was used with another body; use a new key"
+                return Verdict(outcome="conflict", code="idempotency_conflict", detail=detail, remaining=left)
+            return Verdict(outcome="duplicate", remaining=left, domain=job.taken.domain, held=self._held(job))
+        refusal = self._over_load(request, standing, load, place, now_ms) or self._over_backlog(
+            request, standing, place, now_ms
+        )
+        return refusal or self._within_rate(request, raw, place, now_ms, standing, domain)
 
+    def _again(
+        self, request: Mapping[str, Any], raw: bytes, job: Job, now_ms: int, standing: Standing
+    ) -> Verdict:  # fmt: skip
+        """A record that was accepted before a crash: what followed from it may not have been sent."""
+        ready, held, ended = None, self._held(job), []
+        if job.state == "held":
+            if held is None and job.taken.due_ms is not None:
+                draft = stage_ready(request, raw, standing.tier)
+                held = self._hold(request, draft, (job.topic, job.taken.offset), job.taken.at_ms, job.taken.due_ms)
+            older = self._superseded(request, job.taken.at_ms, job.taken.offset)
+            ended = [self._end(older, CANCELED, now_ms, SUPERSEDED)] if older is not None else []
+        elif job.state == "open" and job.taken.due_ms is None:
+            ready = with_deadlines(
+                stage_ready(request, raw, standing.tier), request["start_within_seconds"],
+                request["finish_within_seconds"], job.taken.at_ms,
+            )  # fmt: skip
+        left = self._left(request["user_id"], standing)
+        domain = job.taken.domain
+        return Verdict(
+            outcome="accepted", remaining=left, domain=domain, ready=ready, held=held, ended=tuple(ended)
+        )  # fmt: skip
 
-def decide(
-    request: Mapping[str, Any],
-    *,
-    problem: str | None,
-    source: tuple[str, int, int],
-    now_ms: int,
-    standing: Standing,
-    user_row: Row | None,
-    job_row: Row | None,
-) -> Verdict:
-    """The verdict on one request.
-
-    problem: what `fault` found; source: topic, partition and offset of the record, by which a replay of the same
-    record is told from a repeat by the user; user_row {tokens, at_ms, applied: {topic: offset}, refused: [[topic,
-    offset]]}; job_row {fingerprint, source, at_ms}.
-    """
-    if problem is not None:
-        return Verdict(outcome="rejected", code="invalid_request", detail=problem)
-    scope = PIPELINES[request["pipeline_id"]].scope
-    if scope not in standing.scopes:
-        detail = f"pipeline_id: {request['pipeline_id']!r} needs the scope {scope!r}, which this user does not have"
-        return Verdict(outcome="rejected", code="forbidden", detail=detail)
-    left = int(user_row["tokens"]) if user_row else standing.limit.burst_requests
-    # A row that a later record wrote says nothing of this one: it was refused then, and its job accepted afterwards.
-    later = job_row is not None and job_row["source"][0] == source[0] and job_row["source"][2] > source[2]
-    if job_row is not None and not later and now_ms - job_row["at_ms"] <= KEY_LIFE_MS:
-        if job_row["source"] == list(source):  # applied before a crash: say the same again
-            return Verdict(outcome="accepted", code="ok", detail="", remaining=left)
-        if job_row["fingerprint"] != fingerprint(request):
-            detail = "the same Idempotency-Key (or job_id) was used with another body; use a new key"
-            return Verdict(outcome="conflict", code="idempotency_conflict", detail=detail, remaining=left)
-        return Verdict(outcome="duplicate", code="ok", detail="", remaining=left)
-    return _within_limit(request, source, now_ms, standing.limit, user_row)
-
-
-def _within_limit(
-    request: Mapping[str, Any], source: tuple[str, int, int], now_ms: int, limit: Limit, user_row: Row | None
-) -> Verdict:
-    """A new request takes a token; a record that was applied before a crash gets the verdict that it had."""
-    topic, _, offset = source
-    row = user_row or {"tokens": 0.0, "at_ms": None, "applied": {}, "refused": []}
-    applied = offset <= row["applied"].get(topic, -1)
-    bucket = Bucket(tokens=row["tokens"], at_ms=row["at_ms"])
-    taken = take(bucket, limit, now_ms)
-    granted = [topic, offset] not in row["refused"] if applied else taken.granted
-    new_row = None
-    if not applied:
-        refused = row["refused"] if granted else [*row["refused"], [topic, offset]][-REMEMBERED_REFUSALS:]
-        new_row = {
-            "tokens": taken.bucket.tokens,
-            "at_ms": taken.bucket.at_ms,
-            "applied": {**row["applied"], topic: offset},
-            "refused": refused,
-        }
-    if granted:
+    def _within_rate(
+        self, request: Mapping[str, Any], raw: bytes, place: Place, now_ms: int, standing: Standing, domain: str
+    ) -> Verdict:
+        """A new request takes a token of its user and of its key, or waits for them."""
+        user_id, key_id = request["user_id"], request["key_id"]
+        row = self.users.get(user_id) or UserRow(0, BucketRow(0.0, None))
+        of_user = reserve(_bucket(row.bucket), standing.limit, now_ms)
+        key_limit = standing.key_limits.get(key_id) if key_id is not None else None
+        of_key = reserve(_bucket(row.keys.get(key_id)), key_limit, now_ms) if key_limit is not None else None
+        due, limit = of_user.due_ms, "requests"
+        if of_key is not None and of_key.due_ms > due:
+            due, limit = of_key.due_ms, "key_requests"
+        if due > now_ms and (request["on_limit"] != "wait" or due > now_ms + MAX_AHEAD_MS):
+            over = key_limit if limit == "key_requests" and key_limit is not None else standing.limit
+            detail = (
+                f"{limit}: over the limit of {over.requests_per_minute:g} a minute (burst {over.burst_requests}); "
+                f"wait {due - now_ms} ms"
+            )
+            return self._refuse(place, now_ms, "rate_limit", detail, limit=limit, retry_after_ms=due - now_ms)
+        keys = row.keys if of_key is None else {**row.keys, str(key_id): _row(of_key.bucket)}
+        # Greater than that of any row that was ever dropped because its bucket was full again.
+        revision = max(row.revision + 1, now_ms * 4096)
+        self.users[user_id] = self._fresh.users[user_id] = UserRow(revision, _row(of_user.bucket), keys)
+        due = max(due, request["run_at"] or 0, now_ms + int((request["debounce_seconds"] or 0) * 1000))
+        taken = self._take(request, place, now_ms, due if due > now_ms else None, domain)
+        ready, held, ended = stage_ready(request, raw, standing.tier), None, []
+        if due > now_ms:
+            older = self._superseded(request, now_ms, place[1])
+            if older is not None:
+                ended.append(self._end(older, CANCELED, now_ms, SUPERSEDED))
+            held = self._hold(request, ready, place, now_ms, due)
+            early = self.early.get(taken.job)
+            if early is not None and early.kind == EARLY_CANCEL:
+                ended.append(self._end(held, CANCELED, now_ms, early.reason))
         return Verdict(
             outcome="accepted",
-            code="ok",
-            detail="",
-            user_row=new_row,
-            job_row={"fingerprint": fingerprint(request), "source": list(source), "at_ms": now_ms},
-            remaining=taken.remaining,
-            reset_ms=taken.reset_ms,
+            remaining=of_user.remaining,
+            reset_ms=of_user.reset_ms,
+            domain=domain,
+            held=held,
+            ready=None if held is not None else with_deadlines(
+                ready, request["start_within_seconds"], request["finish_within_seconds"], now_ms
+            ),
+            ended=tuple(ended),
+        )  # fmt: skip
+
+    def _take(
+        self, request: Mapping[str, Any], place: Place, now_ms: int, due_ms: int | None, domain: str
+    ) -> Accepted:  # fmt: skip
+        """Notes that the job is ours now."""
+        user_id = request["user_id"]
+        job = f"{user_id}/{request['job_id']}"
+        taken = Accepted(job, fingerprint(request), place[1], now_ms, due_ms, domain)
+        self._fresh.accepted.append(taken)
+        known = Job(taken, place[0], "held" if due_ms is not None else "open")
+        self.jobs[job] = known
+        early = self.early.get(job)
+        if early is not None and early.kind == CLOSED and early.at_ms >= now_ms - SKEW_MS:
+            known.state = "closed"
+        else:
+            self.backlog[user_id] = self.backlog.get(user_id, 0) + 1
+        return taken
+
+    def _hold(
+        self, request: Mapping[str, Any], ready: dict[str, Any], place: Place, at_ms: int, due_ms: int
+    ) -> Held:  # fmt: skip
+        ahead = request["run_at"] is not None and request["run_at"] == due_ms
+        key = request["debounce_key"]
+        held = Held(
+            job=f"{request['user_id']}/{request['job_id']}",
+            topic=place[0],
+            partition=self.partition,
+            offset=place[1],
+            at_ms=at_ms,
+            due_ms=due_ms,
+            why="run_at" if ahead else "debounce" if key is not None else "rate_limit",
+            workflow=request["workflow"],
+            ready=ready,
+            start_within_seconds=request["start_within_seconds"],
+            finish_within_seconds=request["finish_within_seconds"],
+            debounce_key=key,
         )
-    detail = (
-        f"requests: over the limit of {limit.requests_per_minute:g} a minute (burst {limit.burst_requests}); "
-        f"wait {taken.retry_after_ms} ms"
-    )
+        self.holds.add(held)
+        return held
+
+    def _superseded(self, request: Mapping[str, Any], at_ms: int, offset: int) -> Held | None:
+        """The older held job that this request replaces."""
+        key = request["debounce_key"]
+        older = self.holds.debounced(request["user_id"], key) if key is not None else None
+        return older if older is not None and (older.at_ms, older.offset) < (at_ms, offset) else None
+
+    def _over_backlog(
+        self, request: Mapping[str, Any], standing: Standing, place: Place, now_ms: int
+    ) -> Verdict | None:  # fmt: skip
+        count = self.backlog.get(request["user_id"], 0)
+        if self._superseded(request, now_ms, place[1]) is not None:
+            count -= 1  # the job that it replaces makes room
+        if count < standing.max_backlog:
+            return None
+        detail = f"backlog: {count} jobs are held, queued or running, {standing.max_backlog} at most; wait for some"
+        return self._refuse(place, now_ms, "backlog_limit", detail, limit="backlog")
+
+    def _over_load(
+        self, request: Mapping[str, Any], standing: Standing, load: Mapping[str, Any] | None, place: Place, now_ms: int
+    ) -> Verdict | None:
+        if load is None or load["level"] < REFUSING_LEVEL or now_ms - load["at"] > LOAD_LIFE_MS:
+            return None
+        lane = lane_of(request)
+        if standing.tier not in load["refused_tiers"] and lane not in load["refused_lanes"]:
+            return None
+        wait_ms = max(1_000, int(load["retry_after_seconds"] * 1000))
+        detail = f"load: the platform is overloaded and takes no jobs of tier {standing.tier!r} in lane {lane!r} now"
+        return self._refuse(place, now_ms, "overloaded", detail, limit="load", retry_after_ms=wait_ms)
+
+    def _refuse(
+        self, place: Place, now_ms: int, code: str, detail: str, *, limit: str | None = None,
+        retry_after_ms: int | None = None,
+    ) -> Verdict:  # fmt: skip
+        refused = Refused(place[1], now_ms, code, limit, detail[:300], retry_after_ms)
+        self.refused[place] = refused
+        self._fresh.refused.append(refused)
+        return _refusal(refused)
+
+    def _held(self, job: Job) -> Held | None:
+        return self.holds.rows.get(job.taken.job) if job.state == "held" else None
+
+    def _left(self, user_id: str, standing: Standing) -> int:
+        row = self.users.get(user_id)
+        return max(0, int(row.bucket.tokens)) if row else standing.limit.burst_requests
+
+    # ---- what happens to jobs -----------------------------------------------------------------------------------
+
+    def close(self, user_id: str, job_ids: Iterable[str], now_ms: int) -> None:
+        """The scheduler tells that jobs have ended."""
+        for job_id in job_ids:
+            key = f"{user_id}/{job_id}"
+            job = self.jobs.get(key)
+            if job is None or job.state == "open":
+                self._note(End(key, CLOSED, now_ms))
+
+    def cancel(self, user_id: str, job_id: str, reason: str, now_ms: int) -> tuple[Held, End] | str | None:
+        """A held job ends here; else the domain whose scheduler has the job ("": not known, any), or None when it has
+        ended."""
+        key = f"{user_id}/{job_id}"
+        job = self.jobs.get(key)
+        if job is None:
+            self._note(End(key, EARLY_CANCEL, now_ms, reason))
+            return ""
+        held = self._held(job)
+        if held is not None:
+            return self._end(held, CANCELED, now_ms, reason)
+        return job.taken.domain if job.state == "open" else None
+
+    def domain_of(self, user_id: str, job_id: str) -> str:
+        """The domain whose scheduler orders a job; "" where that is not known."""
+        job = self.jobs.get(f"{user_id}/{job_id}")
+        return job.taken.domain if job is not None else ""
+
+    def control(self, kind: str, user_id: str, job_id: str, priority: int | None) -> list[Held]:
+        """reprioritise, pause or resume of held jobs (job_id "": all of the user's): the changed rows."""
+        if job_id:
+            one = self.holds.rows.get(f"{user_id}/{job_id}")
+            rows = [one] if one is not None else []
+        else:
+            rows = self.holds.of_user(user_id)
+        for held in rows:
+            if kind == "reprioritise" and priority is not None:
+                held.ready = {**held.ready, "priority": priority}
+            else:
+                held.paused = kind == "pause"
+            self.holds.add(held)
+        return rows
+
+    def tick(self, now_ms: int) -> list[tuple[Held, End]]:
+        """Held jobs whose time has come, in order, and those that a crash may have kept from being told."""
+        told, self.unfinished = self.unfinished, []
+        return told + [self._end(held, RELEASED, now_ms, "") for held in self.holds.due(now_ms)]
+
+    def _end(self, held: Held, kind: str, now_ms: int, reason: str) -> tuple[Held, End]:
+        end = End(held.job, kind, now_ms, reason[:300])
+        self.holds.take(held.job)
+        self._note(end)
+        return held, end
+
+    def _note(self, end: End) -> None:
+        self._apply(end)
+        self._fresh.ends.append(end)
+
+    def _apply(self, end: End) -> None:
+        job = self.jobs.get(end.job)
+        if job is None or end.kind == EARLY_CANCEL:
+            self.early[end.job] = end
+        elif end.at_ms < job.taken.at_ms - SKEW_MS or job.state == "closed":
+            pass  # of an earlier life of the same id, or a repeat
+        elif end.kind == RELEASED:
+            job.state = "open"
+        else:
+            job.state = "closed"
+            user_id = end.job.rpartition("/")[0]
+            self.backlog[user_id] -= 1
+            if not self.backlog[user_id]:
+                del self.backlog[user_id]
+
+    # ---- rows ---------------------------------------------------------------------------------------------------
+
+    def segment(self, topic: str, now_ms: int) -> Segment | None:
+        """What changed since the last call, None if nothing did."""
+        if not len(self._fresh):
+            return None
+        found = self._fresh
+        found.topic, found.oldest_ms, found.newest_ms = topic, now_ms, now_ms
+        self._fresh = Segment(topic="", oldest_ms=0, newest_ms=0)
+        return found
+
+    @classmethod
+    def recovered(cls, partition: int, segments: Iterable[Segment], held: Iterable[Held]) -> "Ledger":
+        """From the rows, in any order."""
+        self = cls(partition)
+        ends: list[End] = []
+        for segment in segments:
+            for taken in segment.accepted:
+                known = self.jobs.get(taken.job)
+                if known is None or known.taken.at_ms <= taken.at_ms:
+                    self.jobs[taken.job] = Job(taken, segment.topic, "open" if taken.due_ms is None else "held")
+            for refused in segment.refused:
+                self.refused[(segment.topic, refused.offset)] = refused
+            for user_id, user in segment.users.items():
+                if user_id not in self.users or self.users[user_id].revision < user.revision:
+                    self.users[user_id] = user
+            ends += segment.ends
+        for key in self.jobs:
+            user_id = key.rpartition("/")[0]
+            self.backlog[user_id] = self.backlog.get(user_id, 0) + 1
+        last: dict[str, End] = {}
+        for end in sorted(ends, key=lambda end: end.at_ms):
+            self._apply(end)
+            if end.kind in (RELEASED, CANCELED):
+                last[end.job] = end
+        for row in held:
+            job = self.jobs.get(row.job)
+            if job is None or (job.topic, job.taken.offset) != (row.topic, row.offset):
+                continue  # its segment was not written: the request comes again
+            if job.state == "held":
+                self.holds.add(row)
+            elif row.job in last:
+                self.unfinished.append((row, last[row.job]))
+        return self
+
+
+def _refusal(refused: Refused) -> Verdict:
     return Verdict(
         outcome="rejected",
-        code="rate_limit",
-        detail=detail,
-        user_row=new_row,
-        retry_after_ms=taken.retry_after_ms,
-        reset_ms=taken.reset_ms,
+        code=refused.code,
+        detail=refused.detail,
+        limit=refused.limit,
+        retry_after_ms=refused.retry_after_ms,
+        reset_ms=refused.retry_after_ms or 0,
     )
+
+
+def _bucket(row: BucketRow | None) -> Bucket:
+    return Bucket(tokens=row.tokens, at_ms=row.at_ms) if row is not None else Bucket()
+
+
+def _row(bucket: Bucket) -> BucketRow:
+    return BucketRow(bucket.tokens, bucket.at_ms)

@@ -51,7 +51,7 @@ class Upstream:
             "request_id": str(uuid.uuid4()), "job_id": str(uuid.uuid4()), "user_id": self.user, "tier": "enterprise",
             "job_type": "model", "created_at": int(time.time() * 1000), "workflow": "text-to-3d",
             "pipeline_id": "assembly", "model_version": None, "prompt": "a chair", "seed": 1, "quality": "standard",
-            "formats": ["glb"], "parameters": {}, "traceparent": None, **changes,
+            "formats": ["glb"], "parameters": {}, "traceparent": None, "priority": 3, "on_limit": "reject", **changes,
         }  # fmt: skip
 
     def send(self, request: Record, *, key: str | None = None, headers: Headers | None = None) -> None:
@@ -69,7 +69,7 @@ class Upstream:
         """Answers to this user."""
         topic_end = end_offset(self.settings, ANSWERS, 0)
         messages = read_range(self.settings, ANSWERS, 0, start=self.start_answers, end=topic_end)
-        return [a for a in map(self._decode, messages) if a["user_id"] == self.user]
+        return [a for m in messages for a in self._decode(m)["answers"] if a["user_id"] == self.user]
 
     def events(self) -> list[Record]:
         """Events of this user's jobs."""
@@ -229,8 +229,8 @@ def test_shards_share_the_partitions(settings: KafkaSettings, codec: Codec, star
     wanted = {request["request_id"] for request in requests}
 
     def answered() -> list[str]:
-        found = (upstream._decode(m) for m in read_all(settings, ANSWERS, [0]))
-        return [a["request_id"] for a in found if a["request_id"] in wanted]
+        found = (upstream._decode(m)["answers"] for m in read_all(settings, ANSWERS, [0]))
+        return [a["request_id"] for answers in found for a in answers if a["request_id"] in wanted]
 
     wait_until(lambda: set(answered()) == wanted, "both shards answered")
     assert Counter(answered()) == Counter(wanted)
