@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.auth import Principal
 from gateway.fold import StoredEvent, distinct, fold
 from gateway.hub import Subscription
-from gateway.jobs import JobJson, job_json
+from gateway.jobs import JobJson, Standing, job_json
 from gateway.problems import Problem
 from gateway.services import Services
 from gateway.tables import StoredJob
@@ -27,6 +27,11 @@ from schemas.jobs import JobState
 HEARTBEAT_SECONDS: Final = 15.0
 # How soon a revoked key ends its open streams, at the latest.
 _CHECK_SECONDS: Final = 4.0
+# How often the place of a job that waits is looked at, and what change of its times is worth a word.
+STANDING_SECONDS: Final = 2.0
+_SHIFT_SECONDS: Final = 1.0
+_SHIFT_SHARE: Final = 0.1
+_WAITING: Final = frozenset({JobState.HELD, JobState.QUEUED})
 _EVENT_ID: Final = re.compile(r"(\d{1,9})-(\d{1,18})\Z", re.ASCII)
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -67,6 +72,22 @@ def ended(stored: StoredJob, last: tuple[int, int] | None) -> bool:
     return fold(stored.events).terminal and not remaining(stored, last)
 
 
+def worth_telling(new: Standing, told: Standing | None) -> bool:
+    """Whether a job that waits stands otherwise than its user was told: another place, priority or pause, or a start
+    that moved by more than a second and a tenth of the wait. A prediction that comes true is no news."""
+    if told is None:
+        return bool(new.queue_position or new.eta or new.priority or new.paused)
+    if (new.queue_position, new.priority, new.paused) != (told.queue_position, told.priority, told.paused):
+        return True
+    if new.eta is None or told.eta is None:
+        return new.eta is not told.eta
+    elapsed = (new.now_ms - told.now_ms) / 1000
+    return any(
+        abs(now - max(0.0, before - elapsed)) > max(_SHIFT_SECONDS, _SHIFT_SHARE * now)
+        for now, before in ((new.eta.p50, told.eta.p50), (new.eta.p90, told.eta.p90))
+    )
+
+
 class EventStream:
     """An ASGI response that sends a job's events until its end."""
 
@@ -102,11 +123,12 @@ class EventStream:
         loop = asyncio.get_running_loop()
         services = self._services
         shown: Record | None = None
+        told: Standing | None = None
         beat = loop.time()
         yield b"retry: 2000\n\n"
         while not (self._gone or services.hub.draining):
             subscription.news.clear()  # before reading: what comes meanwhile wakes the next round
-            stored = await services.stored_job(self._job)
+            stored = await services.stored_job(self._job, with_place=True)
             for event, job in remaining(stored, self._last):
                 self._last = (event.partition, event.offset)
                 yield _frame(f"job.{event.transition}", job, f"{event.partition}-{event.offset}")
@@ -117,14 +139,21 @@ class EventStream:
             if progress is not None and progress is not shown and folded.state is JobState.RUNNING:
                 shown = progress
                 yield _frame("job.progress", job_json(stored.row, folded, services.standing(stored)))
-            while not subscription.news.is_set():
+            waiting = folded.state in _WAITING
+            if waiting:
+                standing = services.standing(stored, with_place=True)
+                if worth_telling(standing, told):
+                    told = standing
+                    yield _frame("job.waiting", job_json(stored.row, folded, standing))
+            look = loop.time() + STANDING_SECONDS
+            while not subscription.news.is_set() and not (waiting and loop.time() >= look):
                 if not services.tenants.still_valid(self._principal, services.clock.now_ms()):
                     return
                 if loop.time() - beat >= HEARTBEAT_SECONDS:
                     beat = loop.time()
                     yield b": heartbeat\n\n"
                 try:
-                    async with asyncio.timeout(_CHECK_SECONDS):
+                    async with asyncio.timeout(STANDING_SECONDS if waiting else _CHECK_SECONDS):
                         await subscription.news.wait()
                 except TimeoutError:
                     pass

@@ -292,8 +292,9 @@ async def change_job(request: Request) -> Response:
     """PATCH /v1/jobs/{job_id}: priority, paused."""
     services = services_of(request.app.state)
     job = job_key(request)
+    stored = await services.stored_job(job)
     body = parse_change(await read_body(request, MAX_BODY_BYTES))
-    folded = services.fold(await services.stored_job(job))
+    folded = services.fold(stored)
     if folded.terminal:
         raise Problem("job_ended", f"the job has ended as {folded.state.value}", "submit a new job")
     if body.priority is not None:

@@ -60,7 +60,7 @@ def test_every_route_answers_404_for_foreign_jobs(
             assert own == {k: v for k, v in unknown.json().items() if k != "request_id"}
             walked += 1
         assert intruder.get("/v1/jobs").json()["jobs"] == []
-    assert walked == 5
+    assert walked == 6
 
 
 def test_every_route_but_the_public_ones_needs_a_key(gateway: GatewayProcess, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.fold import StoredEvent, fold, packed_rank
+from gateway.fold import StoredEvent, fold, packed_rank, stored_event
 from schemas.jobs import TERMINAL_STATES, JobState, Rank, Transition, rank, state_after
-from tests.unit.gateway.events import histories, stored, whole_job
+from tests.unit.gateway.events import CODEC, filed, histories, record, stored, whole_job
 
 places = st.tuples(st.sampled_from(Transition), st.integers(0, 4095), st.integers(0, 2**32 - 1))
 
@@ -66,6 +66,51 @@ def test_a_refusal_leaves_the_job_id_to_a_later_request() -> None:
     assert fold(refused).state is JobState.REJECTED
     assert fold(refused).error_class == "transient"
     assert fold([*refused, stored(Transition.QUEUED, 1)]).state is JobState.QUEUED
+
+
+def event(transition: Transition, offset: int, **more: object) -> StoredEvent:
+    return stored_event(CODEC.decode(filed(record(transition, offset, **more), offset).value), 0, offset)
+
+
+def test_a_held_job_says_until_when_and_then_goes_on() -> None:
+    held = event(Transition.HELD, 0, due_at=9_000, lane="batch", tier="pro", priority=2)
+    folded = fold([held])
+    assert (folded.state, folded.held_until, folded.terminal) == (JobState.HELD, 9_000, False)
+    assert (folded.lane, folded.tier, folded.priority) == ("batch", "pro", 2)
+    queued = fold([event(Transition.QUEUED, 1, lane="batch"), held])
+    assert (queued.state, queued.held_until, queued.priority) == (JobState.QUEUED, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("transition", "error_class", "shown"),
+    [
+        (Transition.ABORTED, "start_deadline", True),
+        (Transition.REJECTED, "load", True),
+        (Transition.FAILED, "oom", True),
+        (Transition.CANCELED, "superseded", True),
+        (Transition.CANCELED, "finish_deadline", True),
+        (Transition.CANCELED, None, False),
+    ],
+)
+def test_ends_with_a_reason_tell_it(transition: Transition, error_class: str | None, shown: bool) -> None:
+    # The attempt counts the holds before a refusal.
+    end = event(transition, 1, attempt=1, error_class=error_class, error_message="why")
+    folded = fold([stored(Transition.HELD, 0), end])
+    assert folded.terminal
+    assert folded.failed is shown
+    assert folded.error_class == (error_class if shown else None)
+
+
+def test_between_two_attempts_a_job_says_when_the_next_may_start() -> None:
+    failed = event(Transition.STAGE_FAILED, 2, stage_index=0, attempt=1, due_at=7_000)
+    assert fold([*whole_job()[:2], failed]).retry_at == 7_000
+    assert fold(whole_job()[:2]).retry_at is None
+
+
+def test_what_was_taken_away_is_told_once() -> None:
+    first = event(Transition.STARTED, 1, stage_index=0, attempt=1, adjustments=["draft instead of high"])
+    second = event(Transition.STARTED, 2, stage_index=2, attempt=1, adjustments=["draft instead of high", "2048 px"])
+    assert fold([second, first]).adjustments == ("draft instead of high", "2048 px")
 
 
 def test_the_first_of_two_ends_wins() -> None:

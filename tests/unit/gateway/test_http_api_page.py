@@ -8,14 +8,15 @@ import pytest
 
 from gateway.app import create_app
 from gateway.fold import fold
-from gateway.jobs import job_json
+from gateway.jobs import eta_json, job_json
 from gateway.problems import KINDS, Problem
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from gateway.validation import JobBody, parse_job
 from schemas.jobs import JobState, Transition
 from streams.kafka.settings import KafkaSettings
-from tests.unit.gateway.test_jobs_view import ROW
+from tests.unit.gateway.test_jobs_view import ETA, ROW
+from tests.unit.gateway.test_load import loaded
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text()
 OBJECTS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
@@ -43,7 +44,7 @@ def test_every_problem_stands_there_as_it_is() -> None:
 
 
 def test_every_field_of_a_request_stands_there() -> None:
-    table = PAGE[PAGE.index("| Field |") : PAGE.index("The body is one flat JSON object")]
+    table = PAGE[PAGE.index("| Field |") : PAGE.index("The body is one JSON object")]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(JobBody.__struct_fields__)
 
 
@@ -58,6 +59,21 @@ def test_the_example_job_has_the_fields_of_a_job() -> None:
     assert list(example) == list(job)
     assert list(example["stages"][0]) == list(job["stages"][0])
     assert list(example["urls"]) == list(job["urls"])
+
+
+def test_the_example_of_times_to_expect_has_their_fields() -> None:
+    example = next(found["eta"] for found in OBJECTS if list(found) == ["eta"])
+    made = eta_json(ETA, 0)
+    assert made is not None
+    assert {name: list(value) for name, value in example.items()} == {name: list(value) for name, value in made.items()}
+
+
+def test_the_example_of_the_load_has_its_fields() -> None:
+    example = next(found for found in OBJECTS if "level" in found)
+    made = loaded().summary("ada", "pro", 0)
+    assert made is not None
+    assert list(example) == list(made)
+    assert list(example["lanes"][0]) == list(made["lanes"][0])
 
 
 def test_states_and_transitions_are_all_named() -> None:

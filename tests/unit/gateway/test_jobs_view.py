@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from gateway.fold import StoredEvent, fold
 from gateway.jobs import Standing, assets, cursor_of, iso, job_json, parse_cursor
 from gateway.problems import Problem
-from gateway.sse import ended, parse_last_event_id, remaining
+from gateway.services import accepted_fold
+from gateway.sse import ended, parse_last_event_id, remaining, worth_telling
 from gateway.tables import JobRow, StoredJob
+from schemas.eta import Predicted
 from schemas.jobs import Transition
 from tests.unit.gateway.events import JOB, histories, stored, whole_job
 
@@ -121,3 +123,44 @@ def test_wherever_a_stream_breaks_nothing_is_missed_or_told_twice(
             pieced.append((event, job))
             last = (event.partition, event.offset)
     assert pieced == whole
+
+
+ETA = Predicted(wait_seconds=40.0, p50=40.0, p90=60.0, total_p50=50.0, total_p90=75.0)
+
+
+def test_times_to_expect_are_shown_while_a_job_is_queued() -> None:
+    queued = job_json(ROW, fold(whole_job()[:1]), Standing(eta=ETA, now_ms=1_000))
+    assert queued["eta"] == {
+        "wait_seconds": {"p50": 40.0, "p90": 60.0},
+        "total_seconds": {"p50": 50.0, "p90": 75.0},
+        "start_at": {"p50": "1970-01-01T00:00:41.000Z", "p90": "1970-01-01T00:01:01.000Z"},
+        "finish_at": {"p50": "1970-01-01T00:00:51.000Z", "p90": "1970-01-01T00:01:16.000Z"},
+    }
+    assert job_json(ROW, fold(whole_job()[:2]), Standing(eta=ETA, now_ms=1_000))["eta"] is None
+
+
+def test_commands_outweigh_what_events_say_of_priority_and_an_ended_job_is_not_paused() -> None:
+    commanded = Standing(priority=1, paused=True)
+    waiting = job_json(replace(ROW, priority=4), fold(whole_job()[:1]), commanded)
+    assert (waiting["priority"], waiting["paused"]) == (1, True)
+    assert job_json(replace(ROW, priority=4), fold(whole_job()[:1]))["priority"] == 4
+    assert job_json(ROW, fold(whole_job()), commanded)["paused"] is False
+
+
+def test_a_held_job_says_when_it_is_released() -> None:
+    job = job_json(ROW, accepted_fold(9_000))
+    assert (job["state"], job["held_until"]) == ("held", "1970-01-01T00:00:09.000Z")
+    assert job_json(ROW, accepted_fold(None))["state"] == "queued"
+
+
+def test_a_prediction_that_comes_true_is_no_news() -> None:
+    told = Standing(queue_position=5, eta=ETA, now_ms=0)
+    later = ETA._replace(p50=30.5, p90=50.5)
+    assert not worth_telling(Standing(), None)
+    assert worth_telling(told, None)
+    assert worth_telling(Standing(paused=True), None)
+    assert not worth_telling(replace(told, eta=later, now_ms=10_000), told)
+    assert worth_telling(replace(told, eta=ETA, now_ms=10_000), told)
+    assert worth_telling(replace(told, queue_position=4), told)
+    assert worth_telling(replace(told, eta=None), told)
+    assert worth_telling(replace(told, eta=later._replace(p90=70.0), now_ms=10_000), told)

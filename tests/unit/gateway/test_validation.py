@@ -11,10 +11,13 @@ from gateway.problems import Problem
 from gateway.validation import (
     MAX_SEED,
     CancelBody,
+    ChangeBody,
     JobBody,
     idempotency_key,
     parse_cancel,
+    parse_change,
     parse_job,
+    run_at_ms,
 )
 from schemas.pipelines import PIPELINES
 
@@ -48,6 +51,14 @@ def test_every_field_is_taken() -> None:
         "formats": ["glb"],
         "parameters": {"seconds.generate": "0.5"},
         "job_type": "model",
+        "lane": "batch",
+        "priority": 1,
+        "texture_size": 4096,
+        "run_at": "2030-01-31T12:00:00Z",
+        "on_limit": "wait",
+        "start_within_seconds": 30.0,
+        "finish_within_seconds": 0.5,
+        "max_queue_depth": 0,
     }
     body = parse(**given_body)
     assert {name: getattr(body, name) for name in given_body} == given_body
@@ -90,6 +101,39 @@ def test_every_field_is_taken() -> None:
         ({"parameters": {"a": "b" * 257}}, "parameters"),
         ({"parameters": {"a": "b\0"}}, "parameters"),
         ({"job_type": "texture"}, "job_type"),
+        ({"lane": "fast"}, "lane"),
+        ({"lane": 1}, "lane"),
+        ({"priority": 0}, "priority"),
+        ({"priority": 6}, "priority"),
+        ({"priority": None}, "priority"),
+        ({"priority": "1"}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"texture_size": 1000}, "texture_size"),
+        ({"texture_size": "1024"}, "texture_size"),
+        ({"texture_size": -1024}, "texture_size"),
+        ({"run_at": 1_900_000_000}, "run_at"),
+        ({"on_limit": "queue"}, "on_limit"),
+        ({"debounce": "x"}, "debounce"),
+        ({"debounce": {}}, "debounce.key"),
+        ({"debounce": {"key": "x"}}, "debounce.seconds"),
+        ({"debounce": {"key": "", "seconds": 1}}, "debounce.key"),
+        ({"debounce": {"key": "x" * 65, "seconds": 1}}, "debounce.key"),
+        ({"debounce": {"key": "x\n", "seconds": 1}}, "debounce.key"),
+        ({"debounce": {"key": "x", "seconds": 0}}, "debounce.seconds"),
+        ({"debounce": {"key": "x", "seconds": 1e9}}, "debounce.seconds"),
+        ({"debounce": {"key": "x", "seconds": 1, "user": "y"}}, "debounce.user"),
+        ({"debounce": {"key": "x", "seconds": 1, "a`b": "y"}}, "debounce.a`b"),
+        ({"start_within_seconds": 0}, "start_within_seconds"),
+        ({"start_within_seconds": -1}, "start_within_seconds"),
+        ({"start_within_seconds": "5"}, "start_within_seconds"),
+        ({"finish_within_seconds": 1e12}, "finish_within_seconds"),
+        ({"finish_within_seconds": True}, "finish_within_seconds"),
+        ({"max_queue_depth": -1}, "max_queue_depth"),
+        ({"max_queue_depth": 2**31}, "max_queue_depth"),
+        ({"max_queue_depth": 1.5}, "max_queue_depth"),
+        ({"retry_of": "somebody"}, "retry_of"),
+        ({"resume": {}}, "resume"),
+        ({"key_id": "12345678"}, "key_id"),
         ({"user_id": "somebody"}, "user_id"),
         ({"tier": "enterprise"}, "tier"),
         ({"a" * 500: 1}, "a" * 64),
@@ -100,6 +144,92 @@ def test_an_error_names_the_field_and_the_remedy(more: dict[str, object], field:
     problem = refusal(json.dumps({**GOOD, **more}).encode())
     assert (problem.kind.status, problem.code, problem.field) == (422, "invalid_request", field)
     assert problem.suggestion
+
+
+NOW_MS = 1_700_000_000_000
+DAY_MS = 24 * 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, None),
+        ("2023-11-14T22:13:20Z", NOW_MS),
+        ("2023-11-14T23:13:20.250+01:00", NOW_MS + 250),
+        ("2023-11-14 22:13Z", NOW_MS - 20_000),
+        ("2023-11-14T22:13:20,123456789Z", NOW_MS + 123),
+        ("1960-01-01T00:00:00Z", 0),
+        ("2023-12-14T22:13:20Z", NOW_MS + 30 * DAY_MS),
+    ],
+)
+def test_times_are_read(text: str | None, expected: int | None) -> None:
+    assert run_at_ms(text, NOW_MS) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "tomorrow",
+        "2023-11-14",
+        "2023-11-14T22:13:20",
+        "20231114T221320Z",
+        "2023-W46-2T22:13:20Z",
+        "2023-11-31T22:13:20Z",
+        "2023-11-14T25:13:20Z",
+        "2023-11-14T22:13:20Zx",
+        "2023-11-14T22:13:20Z\n",
+        "\u0662023-11-14T22:13:20Z",
+        "2023-12-14T22:13:20.001Z",
+        "9999-12-31T23:59:59-23:59",
+        "0000-01-01T00:00:00Z",
+        "1" * 10_000,
+    ],
+)
+def test_times_that_cannot_be_meant_are_refused(text: str) -> None:
+    with pytest.raises(Problem) as caught:
+        run_at_ms(text, NOW_MS)
+    assert (caught.value.code, caught.value.field) == ("invalid_request", "run_at")
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40))
+def test_any_text_ends_in_a_time_or_a_problem(text: str) -> None:
+    try:
+        found = run_at_ms(text, NOW_MS)
+    except Problem:
+        return
+    assert found is not None
+    assert 0 <= found <= NOW_MS + 30 * DAY_MS
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (b"{}", "priority"),
+        (b'{"priority": null, "paused": null}', "priority"),
+        (b'{"priority": 0}', "priority"),
+        (b'{"priority": 2.5}', "priority"),
+        (b'{"paused": 1}', "paused"),
+        (b'{"paused": "true"}', "paused"),
+        (b'{"state": "canceled"}', "state"),
+        (b'{"tier": "enterprise", "paused": true}', "tier"),
+        (b'{"paused": true, "paused": false}', "paused"),
+        (b"[]", None),
+        (b"", None),
+        (b"\xff", None),
+    ],
+)
+def test_changes_that_are_refused(data: bytes, field: str | None) -> None:
+    with pytest.raises(Problem) as caught:
+        parse_change(data)
+    assert (caught.value.kind.status in (400, 422), caught.value.field) == (True, field)
+
+
+def test_changes_that_are_taken() -> None:
+    assert parse_change(b'{"priority": 1}') == ChangeBody(priority=1)
+    assert parse_change(b'{"paused": false, "priority": 5}') == ChangeBody(priority=5, paused=False)
 
 
 def test_a_missing_workflow_is_named() -> None:
