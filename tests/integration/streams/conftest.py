@@ -36,6 +36,8 @@ def env(settings: KafkaSettings, tmp_path: Path) -> dict[str, str]:
         "MESHYARD_OBJECTS_URL": f"file://{tmp_path / 'objects'}",
         "MESHYARD_DATA_DIR": str(tmp_path / "data"),
         "MESHYARD_TRUST_TOPIC": "1",
+        # Tests share jobs.events: jobs of other tests' domains would be taken for forgotten ones of this domain.
+        "MESHYARD_RECONCILE_SECONDS": "3600",
     }
 
 

@@ -8,114 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.codec import Codec, Record
-from schemas.topics import schedule_topic, work_topic
+from schemas.topics import schedule_topic
 from streams.agents.scheduler import scheduler_group
-from streams.kafka.consumer import committed_offset, consumer_config, end_offset, read_range
+from streams.kafka.consumer import committed_offset, end_offset, read_range
 from streams.kafka.producer import producer_config, transactional_config
 from streams.kafka.settings import KafkaSettings
 from streams.policy.decisions import Dispatch
 from streams.policy.scheduler import Scheduler
+from tests.integration.streams.played_slots import SLOTS, Slots, as_bytes, inbox, submit
 from tests.support.roles import Role, wait_until
-from tests.support.world import SERVES, ready
+from tests.support.world import ready
 
 StartRole = Callable[..., Role]
-SLOTS = 3
-
-
-def inbox(settings: KafkaSettings, codec: Codec) -> list[tuple[int, Record]]:
-    """Every committed record of the inbox, with its offset."""
-    topic = schedule_topic(settings.domain)
-    messages = read_range(settings, topic, 0, end=end_offset(settings, topic, 0))
-    return [(m.offset() or 0, codec.decode(as_bytes(m.value()))) for m in messages]
-
-
-def as_bytes(value: str | bytes | None) -> bytes:
-    assert isinstance(value, bytes)
-    return value
-
-
-class Slots:
-    """Plays the workers: joins, and settles whatever work appears, each settlement in a transaction of its slot."""
-
-    def __init__(self, settings: KafkaSettings, codec: Codec, *, count: int = SLOTS, epoch: int = 1) -> None:
-        self.epoch = epoch
-        self.settings = settings
-        self.codec = codec
-        self.seen: dict[int, list[Record]] = {slot: [] for slot in range(count)}
-        self.repeats = 0
-        self._consumer = Consumer(consumer_config(settings, f"slots-{settings.domain}"))
-        topic = work_topic(settings.domain)
-        self._consumer.assign([TopicPartition(topic, slot, OFFSET_BEGINNING) for slot in range(count)])
-        self._producers = {}
-        for slot in range(count):
-            producer = Producer(transactional_config(settings, f"slot-{settings.domain}-{slot}"))
-            producer.init_transactions(30)
-            self._producers[slot] = producer
-            change = {"slot": slot, "epoch": epoch, "pool": "p", "resource_class": "cpu", "serves": SERVES}
-            self._append(slot, {"kind": "slot_joined", "at": 1, "slot": change})
-
-    def _append(self, slot: int, entry: Record, *, commit: bool = True) -> None:
-        producer = self._producers[slot]
-        producer.begin_transaction()
-        value = self.codec.encode("inbox_batch", {"entries": [entry]})
-        producer.produce(schedule_topic(self.settings.domain), value=value)
-        producer.flush(10)
-        if commit:
-            producer.commit_transaction(10)
-        else:
-            producer.abort_transaction(10)
-
-    def work(self, rng: random.Random) -> int:
-        """Settles new work; returns how many items were new. One in five is first settled in an aborted transaction."""
-        new = 0
-        for message in self._consumer.consume(100, timeout=0.2):
-            assert message.error() is None
-            batch = self.codec.decode(as_bytes(message.value()))
-            slot = batch["slot"]
-            for item in batch["items"] if batch["epoch"] == self.epoch else []:
-                known = {i["dispatch_id"]: i for i in self.seen[slot]}
-                if item["dispatch_id"] in known:
-                    assert known[item["dispatch_id"]] == item, "a repeat must be the same"
-                    self.repeats += 1
-                    continue
-                self.seen[slot].append(item)
-                new += 1
-                self._settle(slot, item, rng)
-        return new
-
-    def close(self) -> None:
-        """Lets the consumer go."""
-        self._consumer.close()
-
-    def _settle(self, slot: int, item: Record, rng: random.Random) -> None:
-        entry = settlement(slot, self.epoch, item, rng)
-        if rng.random() < 0.2:
-            lie = {**entry, "settled": {**entry["settled"], "outcome": "failed", "error_class": "permanent"}}
-            self._append(slot, lie, commit=False)
-        self._append(slot, entry)
-
-
-def settlement(slot: int, epoch: int, item: Record, rng: random.Random) -> Record:
-    """One in ten attempts fails in passing."""
-    failed = item["attempt"] < 3 and rng.random() < 0.1
-    settled = {
-        "job_id": item["job_id"], "stage": item["stage"], "attempt": item["attempt"], "slot": slot, "epoch": epoch,
-        "outcome": "failed" if failed else "succeeded", "error_class": "transient" if failed else None,
-        "gpu_seconds": rng.uniform(0.01, 3), "artefacts": [],
-    }  # fmt: skip
-    return {"kind": "stage_settled", "at": 2, "settled": settled}
-
-
-def submit(settings: KafkaSettings, codec: Codec, jobs: int) -> None:
-    """Jobs of three users, as admission sends them."""
-    producer = Producer(producer_config(settings))
-    for number in range(jobs):
-        entry = {"kind": "stage_ready", "at": 2, "ready": ready(f"job-{number}", f"user-{number % 3}")}
-        producer.produce(schedule_topic(settings.domain), value=codec.encode("inbox_batch", {"entries": [entry]}))
-    producer.flush(10)
 
 
 def test_kill_9_at_any_point_changes_no_decision(settings: KafkaSettings, codec: Codec, start_role: StartRole) -> None:
@@ -237,7 +144,7 @@ def test_a_silent_slot_is_fenced_and_its_work_goes_elsewhere(
 
     wait_until(lambda: lost() == [0], "the silent slot was declared lost", 30)
     with pytest.raises(KafkaException) as refused:
-        slots._append(0, {"kind": "tick", "at": 5})
+        slots.append(0, {"kind": "tick", "at": 5})
     assert refused.value.args[0].code() == KafkaError._FENCED
     again = Slots(settings, codec, count=1, epoch=2)
     rng = random.Random(1)
