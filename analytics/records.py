@@ -8,13 +8,13 @@ from schemas.codec import Codec
 from schemas.errors import CodecError, InvalidField
 
 _INT32 = range(-(2**31), 2**31)
-_INT32_FIELDS = ("stage_index", "stage_count", "attempt", "slot")
+_INT32_FIELDS = ("stage_index", "stage_count", "attempt", "slot", "priority")
 
 COLUMNS = (
     "topic", "partition", "offset", "record_hash", "event_id", "job_id", "user_id", "workflow", "pipeline_id",
     "transition", "stage", "stage_index", "stage_count", "attempt", "at", "created_at", "slot", "epoch", "pool",
     "resource_class", "model_version", "wait_seconds", "run_seconds", "gpu_seconds", "error_class", "error_message",
-    "artefacts", "traceparent",
+    "artefacts", "traceparent", "lane", "tier", "priority", "due_at", "retry_of", "adjustments",
 )  # fmt: skip
 
 Row = tuple[Any, ...]
@@ -54,6 +54,8 @@ def row_of(raw: Raw, codec: Codec) -> Row:
         record["pool"] or "", record["resource_class"] or "", record["model_version"] or "", record["wait_seconds"],
         record["run_seconds"], record["gpu_seconds"], record["error_class"] or "", record["error_message"] or "",
         [_artefact(each) for each in record["artefacts"]], record["traceparent"] or "",
+        record["lane"] or "", record["tier"] or "", record["priority"], record["due_at"], record["retry_of"] or "",
+        record["adjustments"],
     )  # fmt: skip
 
 

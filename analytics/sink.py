@@ -164,6 +164,7 @@ class Sink:
             if intent is not None:
                 log.info("intent_found", partition=place.partition, start=start, end=intent.end)
         consumer.assign(starts)
+        consumer.resume(starts)  # a partition that was paused when it was taken away stays so in librdkafka
         log.info("partitions_assigned", partitions=sorted(self._partitions))
 
     def _revoked(self, _consumer: Consumer, places: list[TopicPartition]) -> None:

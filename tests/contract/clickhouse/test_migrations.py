@@ -82,6 +82,37 @@ def test_changed_and_unknown_migrations_are_refused(client: Client) -> None:
         migrate(client, every[:-1])
 
 
+def test_rows_from_before_lanes_are_counted_with_those_after(client: Client) -> None:
+    every = migrations()
+    migrate(client, every[:5])
+    columns = "INSERT INTO job_events (topic, partition, offset, event_id, job_id, user_id, transition, stage, attempt"
+    old = [
+        ("t", 0, 0, "0", "old", "u", "queued", "", 0), ("t", 0, 1, "1", "old", "u", "started", "generate", 1),
+        ("t", 0, 2, "2", "refused", "u", "rejected", "", 0),
+    ]  # fmt: skip
+    client.execute(f"{columns}) VALUES", old)
+    migrate(client)
+    new = [
+        ("t", 0, 3, "3", "old", "u", "stage_succeeded", "generate", 1, "batch", "pro", ["smaller"], 2.0),
+        ("t", 0, 4, "4", "old", "u", "aborted", "", 0, "batch", "pro", ["smaller"], None),
+        ("t", 0, 5, "5", "new", "v", "held", "", 0, "standard", "free", [], None),
+        ("t", 0, 6, "6", "gone", "v", "held", "", 0, "standard", "free", [], None),
+        ("t", 0, 7, "7", "gone", "v", "rejected", "", 1, "standard", "free", [], None),
+    ]
+    client.execute(f"{columns}, lane, tier, adjustments, gpu_seconds) VALUES", new)
+    jobs = client.execute("SELECT job_id, state, lane, tier, adjustments FROM jobs ORDER BY job_id")
+    assert jobs == [
+        ("gone", "rejected", "standard", "free", []),
+        ("new", "held", "standard", "free", []),
+        ("old", "aborted", "batch", "pro", ["smaller"]),
+        ("refused", "rejected", "", "", []),
+    ]
+    assert client.execute("SELECT user_id, lane, tier, outcome FROM stage_attempts") == [
+        ("u", "batch", "pro", "stage_succeeded")
+    ]
+    assert client.execute("SELECT lane, user_id, gpu_seconds FROM gpu_minutes") == [("batch", "u", 2.0)]
+
+
 @pytest.mark.parametrize(("names", "problem"), [(["0002_a.sql"], "expected 1"), (["first.sql"], "NNNN_name")])
 def test_badly_numbered_files_are_refused(tmp_path: Path, names: list[str], problem: str) -> None:
     for name in names:
@@ -134,5 +165,5 @@ def test_bad_prices_are_named(tmp_path: Path, text: str) -> None:
 def test_every_named_query_runs_on_an_empty_schema(client: Client) -> None:
     migrate(client)
     for query in named_queries().values():
-        assert client.execute(query.sql, {"job_id": "none", "days": 1, "hours": 1}) == []
+        assert client.execute(query.sql, {"job_id": "none", "days": 1, "hours": 1, "minutes": 1}) == []
         assert query.purpose

@@ -182,10 +182,28 @@ def assert_views_agree(client: Client, expected: Expected) -> None:
     assert len(attempts) == len(expected.attempts)
     jobs = {row[0]: (row[1], row[2]) for row in client.execute("SELECT job_id, state, seconds FROM jobs")}
     assert jobs == expected.jobs
+    orders = client.execute("SELECT job_id, lane, tier, adjustments, retry_of FROM jobs")
+    assert {row[0]: tuple(row[1:]) for row in orders} == expected.orders
+    times = client.execute(
+        "SELECT job_id, toUnixTimestamp64Milli(held_at), toUnixTimestamp64Milli(queued_at), "
+        "toUnixTimestamp64Milli(started_at) FROM jobs"
+    )
+    wanted = {
+        job_id: tuple(found.get(kind) for kind in ("held", "queued", "started"))
+        for job_id, found in expected.times.items()
+    }
+    assert {row[0]: tuple(row[1:]) for row in times} == wanted
     counts = client.execute("SELECT transition, sum(events) FROM event_counts GROUP BY transition")
     assert dict(counts) == expected.transitions()
     ((cost,),) = client.execute("SELECT sum(cost_usd) FROM stage_costs")
     assert cost == pytest.approx(expected.cost_usd(), rel=1e-9)
+    by_lane: dict[str, float] = {}
+    for (job_id, _, _), attempt in expected.attempts.items():
+        if attempt[0]:
+            lane = expected.orders[job_id][0]
+            by_lane[lane] = by_lane.get(lane, 0.0) + attempt[3]
+    shares = dict(client.execute("SELECT lane, sum(gpu_seconds) FROM gpu_minutes GROUP BY lane"))
+    assert shares == pytest.approx(by_lane)
     ((ghosts,),) = client.execute("SELECT count() FROM job_events WHERE startsWith(job_id, 'ghost')")
     assert ghosts == 0
 
@@ -344,13 +362,34 @@ def test_verify_sees_what_is_missing_and_what_is_double(sinks: SinkProcesses, cl
     client.disconnect()
 
 
+def assert_named_queries_agree(analytics: Analytics, expected: Expected) -> None:
+    """What jobs waited, who got what, what was tried again."""
+    lanes = analytics.query("lane_times", {"hours": 60_000})
+    queued = [job_id for job_id, times in expected.times.items() if "queued" in times]
+    assert {(row["lane"], row["tier"]) for row in lanes} == {expected.orders[job_id][:2] for job_id in queued}
+    assert sum(row["jobs"] for row in lanes) == len(queued)
+    aborted = [job_id for job_id in queued if expected.jobs[job_id][0] == "aborted"]
+    assert sum(row["aborted"] for row in lanes) == len(aborted)
+    assert all(row["wait_p50"] <= row["wait_p90"] <= row["wait_p99"] for row in lanes if row["wait_p50"] is not None)
+    shares = analytics.query("gpu_shares", {"minutes": 65_535})
+    by_minute: dict[Any, float] = {}
+    for row in shares:
+        by_minute[row["minute"]] = by_minute.get(row["minute"], 0.0) + row["share"]
+    assert all(total == pytest.approx(1.0) for total in by_minute.values())
+    retries = analytics.query("retries", {"hours": 60_000})
+    failed = [each for each in expected.attempts.values() if each[0] in ("stage_failed", "stage_lost")]
+    assert sum(row["failures"] for row in retries) == len(failed)
+    assert {row["error_class"] for row in retries} == {"transient", "lost"}
+    assert {row["delay_p50"] for row in retries if row["error_class"] == "transient"} == {0.25}
+
+
 def test_named_queries_tell_of_a_job(sinks: SinkProcesses, clickhouse_database: str) -> None:
-    write(sinks, history(seed=2, jobs=10), aborted_every=4)
+    write(sinks, history(seed=2, jobs=30), aborted_every=4)
     sinks.start(clickhouse_database)
     sinks.wait_equal(clickhouse_database)
     expected = told_by_kafka(sinks)
     analytics = Analytics(clickhouse_database)
-    for job_id, (state, seconds) in expected.jobs.items():
+    for job_id, (state, seconds) in list(expected.jobs.items())[:10]:
         (job,) = analytics.query("job", {"job_id": job_id})
         assert (job["state"], job["seconds"]) == (state, seconds)
         stages = analytics.query("job_stages", {"job_id": job_id})
@@ -363,6 +402,7 @@ def test_named_queries_tell_of_a_job(sinks: SinkProcesses, clickhouse_database: 
     users = analytics.query("users_cost", {"days": 60_000})
     assert sum(row["cost_usd"] for row in users) == pytest.approx(expected.cost_usd())
     assert analytics.query("stage_times", {"hours": 60_000})
+    assert_named_queries_agree(analytics, expected)
     table = analytics.sql("SELECT count() AS jobs FROM jobs")
     assert (table.columns, table.rows) == (("jobs",), [(len(expected.jobs),)])
     for refused in (
