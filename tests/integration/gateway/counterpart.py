@@ -2,6 +2,7 @@
 
 import threading
 import time
+import uuid
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -11,7 +12,7 @@ from schemas.codec import Codec, Record
 from schemas.events import job_event
 from schemas.jobs import Transition
 from schemas.pipelines import PIPELINES
-from schemas.topics import ANSWERS, EVENTS, LOAD, PROGRESS, TENANTS, catalogue, requests_topic
+from schemas.topics import ANSWERS, COMMANDS, EVENTS, LOAD, PROGRESS, TENANTS, catalogue, requests_topic
 from streams.kafka.admin import create_topics
 from streams.kafka.consumer import consumer_config
 from streams.kafka.producer import header, producer_config
@@ -108,6 +109,18 @@ class Counterpart:
     def request(self, key: str, record: Record) -> None:
         """Writes a request as any producer may."""
         self._put(REQUESTS, key, "job_requested", record)
+
+    def command(self, user_id: str, job_id: str, kind: str) -> None:
+        """Writes a command as a producer without the installation's key may."""
+        record = {
+            "command_id": str(uuid.uuid4()),
+            "kind": kind,
+            "job_id": job_id,
+            "user_id": user_id,
+            "reason": "",
+            "issued_at": now_ms(),
+        }
+        self._put(COMMANDS, user_id, "command", record)
 
     def progress(self, job_id: str, stage: str, percent: float) -> None:
         request = self.requests[job_id]

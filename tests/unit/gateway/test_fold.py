@@ -1,5 +1,7 @@
 """How events become a job's state: the order of reading and repeats change nothing."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,7 +70,7 @@ def test_a_refusal_leaves_the_job_id_to_a_later_request() -> None:
     assert fold([*refused, stored(Transition.QUEUED, 1)]).state is JobState.QUEUED
 
 
-def event(transition: Transition, offset: int, **more: object) -> StoredEvent:
+def event(transition: Transition, offset: int, **more: Any) -> StoredEvent:
     return stored_event(CODEC.decode(filed(record(transition, offset, **more), offset).value), 0, offset)
 
 

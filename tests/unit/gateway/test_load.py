@@ -73,7 +73,7 @@ LOAD = {
     "queued_gpu_seconds": 40.0,
     "backlog": [
         {"user_id": "ada", "start_tag": 0.0, "step": 5.0, "queued_tasks": 3, "lane": "standard"},
-        {"user_id": "eve", "start_tag": 0.0, "step": 5.0, "queued_tasks": 7, "lane": "standard"},
+        {"user_id": "mallory", "start_tag": 0.0, "step": 5.0, "queued_tasks": 7, "lane": "standard"},
     ],
     "at": 1_000,
     "level": 0,
@@ -139,7 +139,7 @@ def test_the_summary_says_what_the_level_does_and_names_no_user() -> None:
     assert len(found["effects"]) == 3
     assert found["retry_after_seconds"] == 18
     assert [(lane["lane"], lane["refused"]) for lane in found["lanes"]] == [("standard", False), ("batch", True)]
-    assert "eve" not in str(found)
+    assert "mallory" not in str(found)
     calm = loaded().summary("ada", "free", 2_000)
     assert calm is not None
     assert (calm["level"], calm["effects"]) == (0, [])
