@@ -90,6 +90,7 @@ class Worker:
         self._offer = SlotOffer(serves=settings.serves, versions=settings.versions, capacity=settings.capacity)
         self._finished: list[Finished] = []
         self._oldest_finished = 0.0
+        self._committing: tuple[str, ...] = ()
         self._joined = False
         self._opened_at = 0.0
         self._owned_at = 0.0
@@ -223,9 +224,11 @@ class Worker:
     def _settle(self) -> None:
         """Writes the ends of all finished items, and how far the work partition is done."""
         done, self._finished = self._finished, []
-        for finished in done:
-            self._intake.settle(finished.item.dispatch_id)
+        self._committing = tuple(finished.item.dispatch_id for finished in done)
+        for dispatch_id in self._committing:
+            self._intake.settle(dispatch_id)
         self._commit(self._outbox.ends(done, self._who))
+        self._committing = ()
         for finished in done:
             self._log_end(finished)
 
@@ -293,6 +296,7 @@ class Worker:
         self._joined = False
         self._producer.close()
         self._finished.clear()
+        self._committing = ()
         self._progress.clear()
         self._runner.abandon()
         self._epoch = max(self._clock.now_ms(), self._epoch + 1)
@@ -343,7 +347,8 @@ class Worker:
 
     def _view(self) -> SlotView:
         """For the heartbeat's thread: reads each thing once."""
-        in_hand = self._intake.dispatch_ids
+        # Whatever was taken in and is not settled, as far as others can read.
+        in_hand = self._intake.dispatch_ids + self._committing
         state: State = "busy" if in_hand else "idle"
         if self._stop_at is not None:
             state = "stopping"

@@ -27,6 +27,15 @@ def test_a_slot_may_serve_some_stages() -> None:
     assert WorkerSettings.from_env(env).serves == ("assembly/retopology", "synthetic/texture")
 
 
+def test_versions_and_capacity() -> None:
+    env = {"MESHYARD_SLOT": "3", "MESHYARD_VERSIONS": "synthetic@2, assembly@1", "MESHYARD_CAPACITY": "8"}
+    settings = WorkerSettings.from_env(env)
+    assert (settings.versions, settings.capacity) == (("synthetic@2", "assembly@1"), 8)
+    assert WorkerSettings.from_env(env, capacity=2).capacity == 2
+    plain = WorkerSettings.from_env({"MESHYARD_SLOT": "3"})
+    assert (plain.versions, plain.capacity) == ((), 1)
+
+
 @pytest.mark.parametrize(
     ("env", "variable"),
     [
@@ -35,6 +44,10 @@ def test_a_slot_may_serve_some_stages() -> None:
         ({"MESHYARD_SLOT": "x"}, "MESHYARD_SLOT"),
         ({"MESHYARD_SLOT": "1", "MESHYARD_SERVES": "assembly/fly"}, "MESHYARD_SERVES"),
         ({"MESHYARD_SLOT": "1", "MESHYARD_SERVES": " , "}, "MESHYARD_SERVES"),
+        ({"MESHYARD_SLOT": "1", "MESHYARD_VERSIONS": "assembly@9"}, "MESHYARD_VERSIONS"),
+        ({"MESHYARD_SLOT": "1", "MESHYARD_VERSIONS": "assembly"}, "MESHYARD_VERSIONS"),
+        ({"MESHYARD_SLOT": "1", "MESHYARD_CAPACITY": "0"}, "MESHYARD_CAPACITY"),
+        ({"MESHYARD_SLOT": "1", "MESHYARD_CAPACITY": "257"}, "MESHYARD_CAPACITY"),
         ({"MESHYARD_SLOT": "1", "MESHYARD_RESOURCE_CLASS": "tpu"}, "MESHYARD_RESOURCE_CLASS"),
         ({"MESHYARD_SLOT": "1", "MESHYARD_STAGE_TIMEOUT_SECONDS": "0"}, "MESHYARD_STAGE_TIMEOUT_SECONDS"),
         ({"MESHYARD_SLOT": "1", "MESHYARD_DRAIN_SECONDS": "long"}, "MESHYARD_DRAIN_SECONDS"),

@@ -51,16 +51,46 @@ def test_it_makes_one_small_honest_file(tmp_path: Path) -> None:
         ({"fail": "transient:retopology:1"}, 2, Plan(seconds=0, mode="sleep", fail=None)),
         ({"fail": "crash:texture:1, permanent:retopology:*"}, 9, Plan(seconds=0, mode="sleep", fail="permanent")),
         ({"fail": "crash:texture:*"}, 1, Plan(seconds=0, mode="sleep", fail=None)),
+        ({"fail": "oom:retopology:*"}, 1, Plan(seconds=0, mode="sleep", fail="oom")),
+        (
+            {"fail": "rate_limited/2.5:retopology:*"},
+            1,
+            Plan(seconds=0, mode="sleep", fail="rate_limited", retry_after_seconds=2.5),
+        ),
+        ({"seconds": "1", "seconds@2": "9"}, 1, Plan(seconds=1, mode="sleep", fail=None)),
     ],
 )
 def test_parameters_say_what_an_attempt_does(parameters: dict[str, str], attempt: int, plan: Plan) -> None:
     assert parse_plan(parameters, "retopology", attempt) == plan
 
 
+def test_a_version_may_behave_in_its_own_way() -> None:
+    parameters = {"seconds": "1", "seconds.retopology@2": "3", "fail@2": "transient:retopology:*", "mode": "burn"}
+    assert parse_plan(parameters, "retopology", 1, "1") == Plan(seconds=1, mode="burn", fail=None)
+    assert parse_plan(parameters, "retopology", 1, "2") == Plan(seconds=3, mode="burn", fail="transient")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "wait"),
+    [
+        ({}, 0),
+        ({"seconds": "2"}, 2),
+        ({"seconds": "2", "fail": "transient:retopology:1"}, 2),
+        ({"mode": "burn"}, 0),
+        ({"seconds": "2", "mode": "burn"}, None),
+        ({"fail": "crash:retopology:1"}, None),
+    ],
+)
+def test_who_sleeps_only_waits(tmp_path: Path, parameters: dict[str, str], wait: float | None) -> None:
+    assert SyntheticStage("retopology").wait_seconds(stage_input(tmp_path, parameters)) == wait
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
         {"seconds": "soon"},
+        {"seconds@2": "1", "seconds.flight@2": "1"},
+        {"fail": "rate_limited/soon:retopology:1"},
         {"seconds": "-1"},
         {"seconds": "nan"},
         {"seconds": "inf"},
@@ -79,7 +109,7 @@ def test_bad_parameters_are_invalid_and_named(parameters: dict[str, str]) -> Non
     with pytest.raises(StageError) as caught:
         parse_plan(parameters, "retopology", 1)
     assert caught.value.error_class == "invalid"
-    assert next(iter(parameters)) in caught.value.message
+    assert any(name in caught.value.message for name in parameters)
 
 
 @pytest.mark.parametrize("kind", ["transient", "permanent"])
