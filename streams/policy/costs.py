@@ -21,11 +21,12 @@ def estimate(state: SchedulerState, kind: str, pool: str | None = None, quality:
 
 def learn(state: SchedulerState, kind: str, pool: str, quality: str, gpu_seconds: float) -> None:
     """A task of that kind succeeded."""
-    decay = state.policy.cost_decay
-    mean = estimate(state, kind, pool, quality)
-    state.costs[f"{kind} {pool} {quality}"] = mean + decay * (gpu_seconds - mean)
-    mean = estimate(state, kind)
-    state.costs[kind] = mean + decay * (gpu_seconds - mean)
+    decay, costs = state.policy.cost_decay, state.costs
+    for key, known in ((f"{kind} {pool} {quality}", quality), (kind, STANDARD)):
+        mean = costs.get(key)
+        if mean is None:
+            mean = prior(state, kind, known)
+        costs[key] = mean + decay * (gpu_seconds - mean)
 
 
 def prior(state: SchedulerState, kind: str, quality: str) -> float:

@@ -12,8 +12,6 @@ So two backlogged users of a lane differ in cost / weight by at most (D + 1)(c_f
 passed for less than A + c_max GPU-seconds: nobody starves.
 """
 
-from collections.abc import Iterable
-
 from schemas.events import dispatch_id
 from schemas.pipelines import PIPELINES, TEXTURE_SIZES
 from streams.policy import load
@@ -45,51 +43,57 @@ class Dispatcher:
             first = [shape for shape in shapes if shape.pool.first == lane]
             if first and self._serve(lane, first):
                 return True
-        for lane in sorted(waiting, key=queue.lane_tag):  # stable: equal tags in the order of urgency
+        if len(waiting) > 1:
+            waiting.sort(key=queue.lane_tag)  # stable: equal tags in the order of urgency
+        for lane in waiting:
             if self._serve(lane, [shape for shape in shapes if self._slots.admits(shape, lane)]):
                 return True
         return False
 
     def _serve(self, lane: str, shapes: list[Shape]) -> bool:
         """The lane's fairest task that one of the shapes can run goes; False when there is none."""
-        found = self._fairest(lane, self._fold.queue.kinds(lane), shapes)
+        found = self._fairest(lane, shapes)
         if found is None:
             return False
         head, kind = found
-        able = [shape for shape in shapes if shape.runs(kind)]
-        number = self._slots.best(able, lane, kind)
-        slot = self._fold.state.slots[number]
+        slot = self._slots.best([shape for shape in shapes if shape.runs(kind)], lane, kind)
         if slot.warm and slot.warm != kind:
-            warm = self._fold.queue.peek(lane, slot.warm)
-            if warm is not None and self._may_pass(lane, warm, head):
-                head, kind = warm, slot.warm
+            passing = self._passing(lane, slot.warm, head)
+            if passing is not None:
+                head, kind = passing, slot.warm
         self._start(slot, lane, kind, head)
         return True
 
-    def _fairest(self, lane: str, kinds: Iterable[str], shapes: list[Shape]) -> tuple[Head, str] | None:
+    def _fairest(self, lane: str, shapes: list[Shape]) -> tuple[Head, str] | None:
         best: tuple[Head, str] | None = None
-        for kind in kinds:
-            if not any(shape.runs(kind) for shape in shapes):
+        queue = self._fold.queue
+        for kind in queue.kinds(lane):
+            for shape in shapes:
+                if shape.runs(kind):
+                    break
+            else:
                 continue
-            head = self._fold.queue.peek(lane, kind)
+            head = queue.peek(lane, kind)
             if head is not None and (best is None or head < best[0]):
                 best = head, kind
         return best
 
-    def _may_pass(self, lane: str, warm: Head, fairest: Head) -> bool:
-        """Whether a task may go before the fairest one because a slot has its model warm; counts it if so."""
+    def _passing(self, lane: str, kind: str, fairest: Head) -> Head | None:
+        """The task of a warm kind that may go before the fairest one; it is counted as gone."""
         state = self._fold.state
         slack = state.policy.affinity_gpu_seconds
-        if warm.tag > fairest.tag + slack or (warm.user_id == fairest.user_id and warm.priority > fairest.priority):
-            return False
         sequence, passed = state.passed.get(lane, (0, 0.0))
         if sequence != fairest.sequence:
             passed = 0.0
         if passed >= slack:
-            return False
-        job = state.jobs[warm.job_id]
-        state.passed[lane] = (fairest.sequence, passed + estimate(state, job.kind))
-        return True
+            return None
+        warm = self._fold.queue.peek(lane, kind)
+        if warm is None or warm.tag > fairest.tag + slack:
+            return None
+        if warm.user_id == fairest.user_id and warm.priority > fairest.priority:
+            return None
+        state.passed[lane] = (fairest.sequence, passed + estimate(state, kind))
+        return warm
 
     def _start(self, slot: Slot, lane: str, kind: str, head: Head) -> None:
         fold, state = self._fold, self._fold.state
@@ -99,17 +103,18 @@ class Dispatcher:
         _, job.charged = fold.queue.pop(lane, kind, cost, head.user_id)
         job.estimate = cost
         job.attempt += 1
-        job.max_attempts = state.policy.retry(job.stage).max_attempts
+        stage = job.stage
+        job.max_attempts = state.policy.retry(stage).max_attempts
         job.slot, job.epoch, job.dispatched_at = slot.slot, slot.epoch, state.now
         if not job.first_at:
             job.first_at = state.now
             state.calibration.note_start(lane, job.expected, (state.now - job.arrived_at) / 1000)
             if job.start_by is not None:
                 fold.timers.cancel((job.job_id, START))
-        self._slots.take(slot.slot, job.job_id, job.attempt, kind)
+        self._slots.take(slot, job.job_id, job.attempt, kind)
         state.calibration.note_dispatch(lane, cost)
         fold.popped(job)
-        fold.decisions.append(Dispatch(slot=slot.slot, epoch=slot.epoch, item=_work_item(job)))
+        fold.decisions.append(Dispatch(slot=slot.slot, epoch=slot.epoch, item=_work_item(job, stage)))
 
     def _degrade(self, job: Job) -> None:
         """Under load a job gets less, and keeps it: its quality is only lowered before its first stage."""
@@ -129,8 +134,7 @@ class Dispatcher:
             job.adjustments = (*job.adjustments, *less.adjustments)
 
 
-def _work_item(job: Job) -> dict[str, object]:
-    stage, version = job.stage, job.version
+def _work_item(job: Job, stage: str) -> dict[str, object]:
     return {
         "dispatch_id": dispatch_id(job.job_id, stage, job.attempt),
         "job_id": job.job_id,
@@ -141,7 +145,7 @@ def _work_item(job: Job) -> dict[str, object]:
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
         "pipeline_id": job.pipeline_id,
-        "model_version": version,
+        "model_version": job.version,
         "artefacts": list(job.artefacts),
         "traceparent": job.traceparent,
         "created_at": job.created_at,

@@ -79,15 +79,16 @@ class _Tasks(list[Task]):
     without one. An offer never promises less than it holds: it is at or below the user's tag, and is corrected when it
     comes up, so that only a tag that falls needs a new entry at once."""
 
-    __slots__ = ("offered",)
+    __slots__ = ("dead", "offered")
 
     def __init__(self) -> None:
         super().__init__()
         self.offered: float | None = None
+        self.dead = 0
 
 
 class _Waiting:
-    """The tasks of one user in one lane, by kind; removed ones are dropped when they come up. count: without those."""
+    """The tasks of one user in one lane, by kind. count: without dead ones."""
 
     __slots__ = ("count", "heaps")
 
@@ -200,24 +201,20 @@ class FairQueue:
             tag, order, user_id = heap[0]
             waiting = found.users.get(user_id)
             tasks = None if waiting is None else waiting.heaps.get(kind)
-            if tasks is None or tasks.offered != tag:
-                heapq.heappop(heap)
-                continue
-            flow = found.clock.flows[user_id]
-            if flow.order != order:  # of a flow that was forgotten
-                heapq.heappop(heap)
-                continue
-            self._drop_dead(tasks)
-            if not tasks or user_id in self._parked:
-                tasks.offered = None
-                heapq.heappop(heap)
-                continue
-            if flow.tag != tag:
-                tasks.offered = flow.tag
-                heapq.heapreplace(heap, (flow.tag, order, user_id))
-                continue
-            task = tasks[0]
-            return Head(tag, order, task.priority, task.sequence, user_id, task.job_id)
+            if tasks is not None and tasks.offered == tag:
+                flow = found.clock.flows[user_id]
+                if flow.order == order:  # else of a flow that was forgotten
+                    if tasks.dead:
+                        self._drop_dead(tasks)
+                    if tasks and user_id not in self._parked:
+                        if flow.tag == tag:
+                            task = tasks[0]
+                            return Head(tag, order, task.priority, task.sequence, user_id, task.job_id)
+                        tasks.offered = flow.tag
+                        heapq.heapreplace(heap, (flow.tag, order, user_id))
+                        continue
+                    tasks.offered = None
+            heapq.heappop(heap)
         return None
 
     # ---- what changes it ----------------------------------------------------------------------------------------
@@ -237,6 +234,7 @@ class FairQueue:
         task = self._tasks.pop(job_id, None)
         if task is None:
             return False
+        self._lanes[task.lane].users[task.user_id].heaps[task.kind].dead += 1
         self._remove(task)
         return True
 
@@ -247,7 +245,9 @@ class FairQueue:
             return False
         if task.priority != priority:
             self._tasks[job_id] = moved = msgspec.structs.replace(task, priority=priority)
-            heapq.heappush(self._lanes[task.lane].users[task.user_id].heaps[task.kind], moved)
+            tasks = self._lanes[task.lane].users[task.user_id].heaps[task.kind]
+            tasks.dead += 1
+            heapq.heappush(tasks, moved)
         return True
 
     def pop(self, lane: str, kind: str, cost_gpu_seconds: float, user_id: str | None = None) -> tuple[Task, float]:
@@ -415,6 +415,6 @@ class FairQueue:
         heapq.heapify(heap)
 
     def _drop_dead(self, tasks: _Tasks) -> None:
-        """Removed and moved tasks are dropped when they come up."""
         while tasks and self._tasks.get(tasks[0].job_id) is not tasks[0]:
             heapq.heappop(tasks)
+            tasks.dead -= 1

@@ -78,10 +78,12 @@ class Fold:
 
     def check_cap(self, user_id: str) -> None:
         """A user at the cap of running tasks is left out of the order until one of them ends."""
-        if self._at_cap(user_id):
-            self.queue.park(user_id)
-        else:
-            self.queue.unpark(user_id)
+        capped = self._at_cap(user_id)
+        if capped != self.queue.is_parked(user_id):
+            if capped:
+                self.queue.park(user_id)
+            else:
+                self.queue.unpark(user_id)
 
     def cap(self, user_id: str) -> int:
         """How many tasks of the user may run at once."""

@@ -1,12 +1,13 @@
 """A job's life in the fold: ready, settled, lost, due, ended."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from sys import intern
 from typing import Any, Final
 
 from schemas.events import job_event
 from schemas.jobs import Transition, is_final_failure
-from schemas.pipelines import PIPELINES, Pipeline
+from schemas.pipelines import PIPELINES, Pipeline, kind
 from streams.policy import costs, retries, routing
 from streams.policy.config import LANES
 from streams.policy.decisions import Platform, Route, StopWork, Tell
@@ -128,12 +129,14 @@ class Jobs:
     def _kind(self, job: Job) -> str:
         """What a slot must be able to run for the job's stage; this is where routing chooses a version."""
         pipeline = PIPELINES[job.pipeline_id]
-        name = f"{job.pipeline_id}/{pipeline.stages[job.stage_index].name}"
         version = job.wanted_version
         if version is None:
-            routed = self._fold.state.routing.get(name)
-            version = pipeline.model_versions[-1] if routed is None else routing.choose(routed.rule, job.user_id)
-        return intern(f"{name}@{version}")
+            version = pipeline.model_versions[-1]
+            if self._fold.state.routing:
+                routed = self._fold.state.routing.get(f"{job.pipeline_id}/{pipeline.stages[job.stage_index].name}")
+                if routed is not None:
+                    version = routing.choose(routed.rule, job.user_id)
+        return _kind_of(job.pipeline_id, job.stage_index, version)
 
     # ---- they go on ---------------------------------------------------------------------------------------------
 
@@ -144,7 +147,8 @@ class Jobs:
             return  # a stage that was taken from its slot meanwhile: its transaction came too late to be one of ours
         slot = self._slots.release(settled["slot"], job.job_id)
         outcome, error_class = settled["outcome"], settled["error_class"]
-        self._note(job, settled)
+        if self._fold.state.routing:
+            self._note(job, settled)
         if outcome == "succeeded":
             measured = settled["gpu_seconds"]
             self._fold.returned(job, measured)
@@ -302,6 +306,12 @@ class Jobs:
             self.stop(job, FINISH_DEADLINE, "finish_within_seconds: the job was not done by then")
         else:
             self.end(job, Transition.ABORTED, FINISH_DEADLINE, "finish_within_seconds: the job was not done by then")
+
+
+@lru_cache(maxsize=4096)
+def _kind_of(pipeline_id: str, stage_index: int, version: str) -> str:
+    """One object for equal kinds: many jobs have each."""
+    return intern(kind(pipeline_id, PIPELINES[pipeline_id].stages[stage_index].name, version))
 
 
 def _stage_index(pipeline: Pipeline | None, stage: str) -> int | None:

@@ -6,7 +6,7 @@ all: O(log n).
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
+import sys
 from typing import Any, Final
 
 from streams.policy.config import Pool
@@ -27,8 +27,9 @@ class Shape:
         self.serves = frozenset(slot.serves)
         self.versions = frozenset(slot.versions)
         self.places = 0
-        self.slots = 0
+        self.slots: dict[int, Slot] = {}
         self._free: dict[str, list[tuple[int, int]]] = {}  # warm kind -> heap of (tasks in hand, slot)
+        self._offers = 0  # since the last sweep
         self._runs: dict[str, bool] = {}
 
     def runs(self, kind: str) -> bool:
@@ -42,67 +43,50 @@ class Shape:
             self._runs[kind] = known
         return known
 
-    def lends(self, lane: str) -> bool:
-        """Whether it would take the lane's task only because its own lane leaves it idle."""
-        return self.pool.first is not None and self.pool.first != lane
-
     def offer(self, slot: Slot) -> None:
-        """The slot has a free place."""
+        """The slot has a free place. Stale entries are swept out before they outnumber the live ones by far."""
         heap = self._free.get(slot.warm)
         if heap is None:
             heap = self._free[slot.warm] = []
         heapq.heappush(heap, (len(slot.jobs), slot.slot))
+        self._offers += 1
+        if self._offers > _SWEEP_FACTOR * len(self.slots) + _SWEEP_LEAST:
+            self._offers = 0
+            self._free = {}
+            for each in self.slots.values():
+                if each.places:
+                    self._free.setdefault(each.warm, []).append((len(each.jobs), each.slot))
+            for entries in self._free.values():
+                heapq.heapify(entries)
 
-    def warm_kinds(self) -> list[str]:
-        """Kinds that free slots may have warm; the empty one stands for slots that have run nothing yet."""
-        return list(self._free)
-
-    def least(self, slots: Mapping[int, Slot], warm: str) -> tuple[int, int] | None:
-        """(tasks in hand, number) of the free slot with the fewest tasks that has a kind warm; entries that have become
-        stale are dropped when they come up."""
+    def least(self, warm: str) -> tuple[int, int] | None:
+        """(tasks in hand, number) of the free slot with the fewest tasks that has a kind warm; the empty kind stands
+        for slots that have run nothing yet. Entries that have become stale are dropped when they come up."""
         heap = self._free.get(warm)
         while heap:
             count, number = heap[0]
-            slot = slots.get(number)
-            if (
-                slot is not None
-                and slot.warm == warm
-                and len(slot.jobs) == count
-                and slot.places
-                and _key(slot) == self.key
-            ):
+            slot = self.slots.get(number)
+            if slot is not None and len(slot.jobs) == count and slot.warm == warm and slot.places:
                 return heap[0]
             heapq.heappop(heap)
-        if heap is not None:
-            del self._free[warm]
         return None
 
-    def sweep(self, slots: Mapping[int, Slot]) -> None:
-        """Builds the heaps anew when stale entries outnumber the live ones by far."""
-        if sum(map(len, self._free.values())) <= _SWEEP_FACTOR * self.slots + _SWEEP_LEAST:
-            return
-        for warm, heap in list(self._free.items()):
-            live = {
-                (count, number)
-                for count, number in heap
-                if number in slots and slots[number].warm == warm and len(slots[number].jobs) == count
-            }
-            if live:
-                heap[:] = sorted(live)
-            else:
-                del self._free[warm]
+    def least_of_any(self) -> tuple[int, int]:
+        """The same over all kinds. Raises ValueError when no slot is free."""
+        found = [self.least(warm) for warm in self._free]
+        return min(least for least in found if least is not None)
 
 
 class Slots:
-    """All live slots and what is free among them."""
+    """All live slots and what is free among them. places: how many more tasks they take."""
 
     def __init__(self, fold: Fold) -> None:
         self._fold = fold
-        self._live = fold.state.slots
         self._shapes: dict[tuple[Any, ...], Shape] = {}
+        self._shape_of: dict[int, Shape] = {}
         self._pool_places: dict[str, int] = {}
         self.places = 0
-        for slot in self._live.values():
+        for slot in fold.state.slots.values():
             self.add(slot)
 
     def add(self, slot: Slot) -> None:
@@ -111,40 +95,37 @@ class Slots:
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = Shape(slot, self._fold.policy.pool(slot.pool))
-        shape.slots += 1
-        self._count(slot, +1)
+        self._shape_of[slot.slot] = shape
+        shape.slots[slot.slot] = slot
+        self._count(slot, slot.places)
 
     def drop(self, slot: Slot) -> None:
         """The slot is gone."""
-        self._count(slot, -1)
-        shape = self._shapes[_key(slot)]
-        shape.slots -= 1
+        self._count(slot, -slot.places)
+        shape = self._shape_of.pop(slot.slot)
+        del shape.slots[slot.slot]
         if not shape.slots:
-            del self._shapes[_key(slot)]
+            del self._shapes[shape.key]
 
-    def take(self, number: int, job_id: str, attempt: int, kind: str) -> Slot:
-        """A task goes to the slot."""
-        slot = self._live[number]
-        self._count(slot, -1)
+    def take(self, slot: Slot, job_id: str, attempt: int, kind: str) -> None:
+        """A task goes to a free place of the slot."""
         slot.jobs[job_id] = attempt
         slot.warm = kind
-        self._count(slot, +1)
-        return slot
+        self._count(slot, -1)
 
     def release(self, number: int, job_id: str) -> Slot:
         """The task has left the slot."""
-        slot = self._live[number]
-        self._count(slot, -1)
+        slot = self._fold.state.slots[number]
         del slot.jobs[job_id]
-        self._count(slot, +1)
+        if not slot.draining:
+            self._count(slot, 1)
         return slot
 
     def drain(self, slot: Slot, draining: bool) -> None:
         """The slot wants no new work, or wants some again."""
-        if slot.draining != draining:
-            self._count(slot, -1)
-            slot.draining = draining
-            self._count(slot, +1)
+        before = slot.places
+        slot.draining = draining
+        self._count(slot, slot.places - before)
 
     def follow_policy(self) -> None:
         """The rules of pools may have changed."""
@@ -153,7 +134,7 @@ class Slots:
 
     def capacity(self) -> int:
         """How many tasks all slots that do not drain take at once."""
-        return sum(slot.capacity for slot in self._live.values() if not slot.draining)
+        return sum(slot.capacity for slot in self._fold.state.slots.values() if not slot.draining)
 
     def open_shapes(self) -> list[Shape]:
         """Shapes with a free place."""
@@ -167,35 +148,31 @@ class Slots:
             return False
         return lane == pool.first or self._pool_places[shape.pool_name] > pool.reserve
 
-    def best(self, shapes: list[Shape], lane: str, kind: str) -> int:
+    def best(self, shapes: list[Shape], lane: str, kind: str) -> Slot:
         """The slot for a task: of a pool that is not lent, with the model warm, of the most specialised shape, with
         the fewest tasks in hand. Raises ValueError when no shape has a free place."""
-        return min(self._candidates(shapes, lane, kind))[-1]
+        number = min(_rank(shape, lane, kind) for shape in shapes)[-1]
+        return self._fold.state.slots[number]
 
-    def _candidates(self, shapes: list[Shape], lane: str, kind: str) -> Iterator[tuple[int, ...]]:
-        for shape in shapes:
-            special = (len(shape.pool.lanes), len(shape.serves), len(shape.versions) or 1 << 30)
-            least = shape.least(self._live, kind)
-            coldness = 0
-            if least is None:
-                least, coldness = shape.least(self._live, ""), 1
-            if least is None:
-                others = [shape.least(self._live, warm) for warm in shape.warm_kinds()]
-                least, coldness = min(other for other in others if other is not None), 2
-            yield (shape.lends(lane), coldness, *special, *least)
-
-    def _count(self, slot: Slot, sign: int) -> None:
-        """Adds the slot's free places to the totals, or takes them away before the slot changes."""
-        places = slot.places
-        if not places:
-            return
-        shape = self._shapes[_key(slot)]
-        shape.places += sign * places
-        self.places += sign * places
-        self._pool_places[slot.pool] = self._pool_places.get(slot.pool, 0) + sign * places
-        if sign > 0:
+    def _count(self, slot: Slot, change: int) -> None:
+        """So many places of the slot have become free, or were taken."""
+        shape = self._shape_of[slot.slot]
+        shape.places += change
+        self.places += change
+        self._pool_places[slot.pool] = self._pool_places.get(slot.pool, 0) + change
+        if slot.places:
             shape.offer(slot)
-            shape.sweep(self._live)
+
+
+def _rank(shape: Shape, lane: str, kind: str) -> tuple[int, ...]:
+    coldness, least = 0, shape.least(kind)
+    if least is None:
+        coldness, least = 1, shape.least("")
+    if least is None:
+        coldness, least = 2, shape.least_of_any()
+    lent = shape.pool.first is not None and shape.pool.first != lane
+    versions = len(shape.versions) or sys.maxsize  # none named: every version
+    return (lent, coldness, len(shape.pool.lanes), len(shape.serves), versions, *least)
 
 
 def _key(slot: Slot) -> tuple[Any, ...]:
