@@ -7,7 +7,21 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn, Protocol, cast
 
-COMMANDS: Final = ("up", "status", "demo", "submit", "jobs", "sql", "topics", "setup", "bench", "simulate")
+COMMANDS: Final = (
+    "up",
+    "status",
+    "demo",
+    "submit",
+    "jobs",
+    "sql",
+    "load",
+    "routing",
+    "dlq",
+    "topics",
+    "setup",
+    "bench",
+    "simulate",
+)
 EXIT_INTERRUPTED: Final = 130
 EXIT_USAGE: Final = 2
 
