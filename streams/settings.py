@@ -31,7 +31,7 @@ class StreamsSettings:
     shards: int = 1
     trust_topic: bool = False
     server_key: bytes | None = field(default=None, repr=False)
-    snapshot_entries: int = 250_000
+    snapshot_entries: int = 100_000
     snapshot_seconds: float = 600.0
     slot_grace_seconds: float = 10.0
     domain_of: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class StreamsSettings:
             shards=shards,
             trust_topic=trust,
             server_key=bytes.fromhex(Path(key_file).read_text().strip()) if key_file else None,
-            snapshot_entries=positive_int(env, "MESHYARD_SNAPSHOT_ENTRIES", 250_000),
+            snapshot_entries=positive_int(env, "MESHYARD_SNAPSHOT_ENTRIES", 100_000),
             snapshot_seconds=positive_int(env, "MESHYARD_SNAPSHOT_SECONDS", 600),
             slot_grace_seconds=positive_int(env, "MESHYARD_SLOT_GRACE_SECONDS", 10),
             domain_of=domain_map(env, kafka.every_domain),
