@@ -23,6 +23,9 @@ QUEUE_DEPTH: Final = "queue_depth"
 LOST: Final = "lost"
 # Failures that are ours, not the user's: they cost the user nothing.
 REFUNDED: Final = frozenset({LOST, "overload", "rate_limited"})
+# A longer queue notes what to expect for one job in so many.
+_ALL_NOTED: Final = 1_000
+_NOTED_EACH: Final = 8
 # The guard looks at an arm when it has failed, and each so many tasks.
 _GUARD_EVERY: Final = 8
 
@@ -90,15 +93,18 @@ class Jobs:
         fold.enqueue(job)
 
     def _expect(self, job: Job) -> None:
-        """Notes what the job has to expect; a user at the cap waits for own tasks first."""
-        queue, user_id = self._fold.queue, job.user_id
-        cost = costs.rest_of_job(self._fold.state, job.kind, job.quality)
-        least = 0.0
-        if queue.is_parked(user_id):
-            least = (queue.waiting_of(user_id) + 1) * cost / max(1, self._fold.cap(user_id))
+        """Notes what the job has to expect; a user at the cap waits for own tasks first. Of many jobs one stands for
+        some: each note is memory for as long as the job waits."""
+        fold, queue, user_id = self._fold, self._fold.queue, job.user_id
+        each = 1 if len(queue) < _ALL_NOTED else _NOTED_EACH
+        if job.sequence % each:
+            return
+        cost = costs.rest_of_job(fold.state, job.kind, job.quality)
+        own = queue.waiting_of(user_id)
+        least = (own + 1) * cost / max(1, fold.cap(user_id)) if queue.is_parked(user_id) else 0.0
         tag = max(queue.tag(job.lane, user_id), queue.lane_virtual_time(job.lane))
-        tag += queue.waiting_of(user_id) * costs.estimate(self._fold.state, job.kind) / queue.weight(user_id)
-        job.expected = self._fold.state.calibration.note_arrival(job.lane, tag, cost, least_wait_seconds=least)
+        tag += own * costs.estimate(fold.state, job.kind) / queue.weight(user_id)
+        job.expected = fold.state.calibration.note_arrival(job.lane, tag, each * cost, least_wait_seconds=least)
 
     def check_depth(self) -> None:
         """After dispatch: jobs that came with this record and still wait behind more tasks than they accept, the newest

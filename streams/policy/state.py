@@ -109,13 +109,11 @@ class EarlyCancel(msgspec.Struct, kw_only=True, gc=False):
 
 class Reported(msgspec.Struct, kw_only=True):
     """What the last report said and the next may say again. at: its time; swept_at: when the users with a backlog were
-    last gone through; backlog: what the report names of them; ready: lane -> tasks of users below their cap, and their
-    estimated GPU-seconds."""
+    last gone through; backlog: what the report names of them."""
 
     at: int = 0
     swept_at: int = 0
     backlog: list[dict[str, Any]] = []
-    ready: dict[str, tuple[int, float]] = {}
 
 
 class SchedulerState(msgspec.Struct, kw_only=True):
