@@ -62,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     promote = actions.add_parser("promote", help="one version serves everybody", description="Make a version stable.")
     promote.add_argument("name", metavar="PIPELINE/STAGE", help="the stage")
-    promote.add_argument("version", metavar="VERSION", help="an arm of its rule")
+    promote.add_argument("arm", metavar="VERSION", help="an arm of its rule")
     back = actions.add_parser("rollback", help="back to the stable version", description="Go back to the stable one.")
     back.add_argument("name", metavar="PIPELINE/STAGE", help="the stage")
-    back.add_argument("version", nargs="?", metavar="VERSION", help="only this arm (default: all but the stable one)")
+    back.add_argument("arm", nargs="?", metavar="VERSION", help="only this arm (default: all but the stable one)")
     for changing in (change, promote, back):
         add_operator(changing)
     for action in (show, change, promote, back):
@@ -130,16 +130,16 @@ def _changed(arguments: argparse.Namespace, before: Rule | None) -> Rule:
     if before is None:
         raise UsageError("PIPELINE/STAGE", f"{arguments.name!r} has no rule; `meshyard routing show` lists them")
     versions = [arm["model_version"] for arm in before["arms"]]
-    if arguments.version is not None and arguments.version not in versions:
+    if arguments.arm is not None and arguments.arm not in versions:
         raise UsageError(
-            "VERSION", f"{arguments.version!r} is no arm of {arguments.name}; it has {', '.join(versions)}"
+            "VERSION", f"{arguments.arm!r} is no arm of {arguments.name}; it has {', '.join(versions)}"
         )
     by, why = arguments.by, arguments.reason
     if arguments.action == "promote":
-        return routing.promoted(before, arguments.version, by=by, reason=why or "promoted", at=at)
-    if arguments.version == before["stable"]:
-        raise UsageError("VERSION", f"{arguments.version!r} is the stable one; name another, or promote one first")
-    return routing.rolled_back(before, version=arguments.version, by=by, reason=why or "rolled back", at=at)
+        return routing.promoted(before, arguments.arm, by=by, reason=why or "promoted", at=at)
+    if arguments.arm == before["stable"]:
+        raise UsageError("VERSION", f"{arguments.arm!r} is the stable one; name another, or promote one first")
+    return routing.rolled_back(before, version=arguments.arm, by=by, reason=why or "rolled back", at=at)
 
 
 def _rule_of(arguments: argparse.Namespace, before: Rule | None, at: int) -> Rule:
