@@ -100,6 +100,7 @@ def _exit_code(error: Exception) -> int | None:
         "streams.local.errors": {"LocalBrokerError": 1},
         "streams.kafka.settings": {"SettingsError": EXIT_USAGE},
         "streams.kafka.admin": {"TopicMismatch": 1},
+        "streams.policy.config": {"PolicyError": EXIT_USAGE},
     }
     for module_name, names in known.items():
         module = sys.modules.get(module_name)

@@ -60,6 +60,14 @@ class Api:
         """POST /v1/jobs/{id}/cancel."""
         return self._call("POST", f"/v1/jobs/{job_id}/cancel")
 
+    def change(self, job_id: str, **change: object) -> Job:
+        """PATCH /v1/jobs/{id}: priority, paused."""
+        return self._call("PATCH", f"/v1/jobs/{job_id}", json=change)
+
+    def change_all(self, action: str) -> Job:
+        """POST /v1/jobs/pause or /v1/jobs/resume: all of one's jobs that wait."""
+        return self._call("POST", f"/v1/jobs/{action}")
+
     def download(self, job_id: str, name: str, target: Path) -> int:
         """GET an asset into a file, in one step; returns its size in bytes."""
         partial = target.with_name(f".{target.name}.part")

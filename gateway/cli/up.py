@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.target import add_data_dir
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 HELP = "run the whole stack on this machine until Ctrl-C"
 MOST_SLOTS = 64
+MOST_TASKS = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--synthetic-slots", type=slot_count, default=0, metavar="N", help="workers for load tests, without torch (0)"
     )
+    parser.add_argument(
+        "--capacity", type=capacity, default=1, metavar="N", help="tasks that a worker for load tests takes at once (1)"
+    )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="the scheduling policy, a TOML file (default: MESHYARD_POLICY_FILE, else the built-in one)",
+    )
     parser.add_argument("--timings", action="store_true", help="show when each role was ready and its memory")
 
 
@@ -29,6 +40,13 @@ def slot_count(text: str) -> int:
     """A number of slots. Raises ArgumentTypeError."""
     if not text.isascii() or not text.isdigit() or int(text) > MOST_SLOTS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of slots; give 0 to {MOST_SLOTS}")
+    return int(text)
+
+
+def capacity(text: str) -> int:
+    """A number of tasks. Raises ArgumentTypeError."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_TASKS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tasks; give 1 to {MOST_TASKS}")
     return int(text)
 
 
@@ -43,8 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.slots + arguments.synthetic_slots > MOST_SLOTS:
         raise UsageError("--slots", f"more than {MOST_SLOTS} slots in all; give fewer")
+    if arguments.policy is not None and not arguments.policy.is_file():
+        raise UsageError("--policy", f"{arguments.policy} is no file; give a policy in TOML")
     settings = StackSettings.from_env(
-        arguments.data_dir, slots=arguments.slots, synthetic_slots=arguments.synthetic_slots
+        arguments.data_dir,
+        slots=arguments.slots,
+        synthetic_slots=arguments.synthetic_slots,
+        capacity=arguments.capacity,
+        policy_file=arguments.policy,
     )
     configure("console")
     console = Console(stderr=True, soft_wrap=True)

@@ -152,7 +152,7 @@ async def _is_known(services: Services, record: Record) -> bool:
     return stored is not None and fold(stored.events).state not in (JobState.SUBMITTED, JobState.REJECTED)
 
 
-_LIMITS: Final = {"backlog": "backlog_full", "queue_depth": "queue_full"}
+_LIMITS: Final = {"backlog": "backlog_limit", "queue_depth": "queue_depth"}
 
 
 def _over_limit(limit: str, detail: str, retry_after_seconds: float, headers: dict[str, str]) -> Problem:

@@ -113,8 +113,8 @@ def test_a_held_job_says_so_at_once_and_goes_on_when_released(client: httpx.Clie
     [
         ("requests", "rate_limit", "2"),
         ("key_requests", "rate_limit", "2"),
-        ("backlog", "backlog_full", "5"),
-        ("queue_depth", "queue_full", "2"),
+        ("backlog", "backlog_limit", "5"),
+        ("queue_depth", "queue_depth", "2"),
     ],
 )
 def test_a_refusal_names_its_limit(client: httpx.Client, limit: str, code: str, retry_after: str) -> None:
@@ -133,7 +133,7 @@ def test_admission_may_refuse_by_the_load_too(client: httpx.Client) -> None:
 def test_too_deep_a_queue_is_refused_at_once(client: httpx.Client, load: Record) -> None:
     wait_for(lambda: client.get("/v1/load").json()["queued_tasks"] == 10, "the load")
     answer = client.post("/v1/jobs", json={**ARMCHAIR, "max_queue_depth": 5})
-    assert problem(answer) == (429, "queue_full", "queue_depth")
+    assert problem(answer) == (429, "queue_depth", "queue_depth")
     assert answer.headers["retry-after"] == "10"  # half of 40 GPU-seconds on two places
     make(client, max_queue_depth=10)
 
