@@ -1,12 +1,11 @@
 """Settings of the streams roles, read from the environment once."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schemas.pipelines import PIPELINES
-from streams.kafka.settings import KafkaSettings, SettingsError, positive_int
+from streams.kafka.settings import KafkaSettings, SettingsError, domain_map, positive_int
 from streams.policy.config import DEFAULT, Policy, load_policy
 
 
@@ -84,18 +83,3 @@ def read_policy(file: Path | None) -> Policy:
     except OSError as error:
         raise SettingsError("MESHYARD_POLICY_FILE", f"{error}; give a TOML file that can be read") from error
     return load_policy(text)
-
-
-def domain_map(env: Mapping[str, str], domains: Sequence[str]) -> dict[str, str]:
-    """MESHYARD_DOMAIN_OF, `pipeline=domain` comma-separated. Raises SettingsError."""
-    found: dict[str, str] = {}
-    for part in filter(None, (text.strip() for text in env.get("MESHYARD_DOMAIN_OF", "").split(","))):
-        pipeline_id, equals, domain = (text.strip() for text in part.partition("="))
-        if not equals or pipeline_id not in PIPELINES:
-            known = ", ".join(sorted(PIPELINES))
-            raise SettingsError("MESHYARD_DOMAIN_OF", f"{part!r}; give pipeline=domain, known pipelines are {known}")
-        if domain not in domains:
-            offered = ", ".join(domains)
-            raise SettingsError("MESHYARD_DOMAIN_OF", f"{domain!r} is not one of MESHYARD_DOMAINS ({offered}); add it")
-        found[pipeline_id] = domain
-    return found

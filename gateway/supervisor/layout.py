@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from gateway.supervisor.errors import StackPortTakenError
-from streams.kafka.settings import KafkaSettings, SettingsError, domains_from, positive_int
+from streams.kafka.settings import KafkaSettings, SettingsError, domain_map, domains_from, positive_int
 from streams.local import ports
 from streams.local.files import read_json, try_lock, write_json
 from streams.local.settings import default_cache_dir
-from streams.settings import domain_map, read_policy
+from streams.settings import read_policy
 
 GATEWAY_PORT: Final = 8080
 CLICKHOUSE_USER: Final = "meshyard"

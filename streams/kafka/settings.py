@@ -3,10 +3,12 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from schemas.pipelines import PIPELINES
 
 # A domain is part of topics' names and of transactional ids.
 _DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
@@ -101,6 +103,21 @@ def domains_from(env: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     if named and domain not in named:
         raise SettingsError("MESHYARD_DOMAINS", f"{', '.join(named)} lacks {domain!r}, the domain of this role; add it")
     return domain, named
+
+
+def domain_map(env: Mapping[str, str], domains: Sequence[str]) -> dict[str, str]:
+    """MESHYARD_DOMAIN_OF, `pipeline=domain` comma-separated. Raises SettingsError."""
+    found: dict[str, str] = {}
+    for part in filter(None, (text.strip() for text in env.get("MESHYARD_DOMAIN_OF", "").split(","))):
+        pipeline_id, equals, domain = (text.strip() for text in part.partition("="))
+        if not equals or pipeline_id not in PIPELINES:
+            known = ", ".join(sorted(PIPELINES))
+            raise SettingsError("MESHYARD_DOMAIN_OF", f"{part!r}; give pipeline=domain, known pipelines are {known}")
+        if domain not in domains:
+            offered = ", ".join(domains)
+            raise SettingsError("MESHYARD_DOMAIN_OF", f"{domain!r} is not one of MESHYARD_DOMAINS ({offered}); add it")
+        found[pipeline_id] = domain
+    return found
 
 
 def positive_int(env: Mapping[str, str], name: str, default: int) -> int:
