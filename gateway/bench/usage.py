@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,11 +49,22 @@ def read_usage(stack: StackState, helpers: dict[str, int]) -> Usage:
             roles[name] = roles.get(name, 0.0) + _cpu_seconds(role.pid)
     for name, pid in helpers.items():
         roles[name] = _cpu_seconds(pid)
+    return Usage(roles=roles, machine=_machine_seconds(), at=time.monotonic())
+
+
+def usage_of(pids: Mapping[str, int]) -> Usage:
+    """Usage of processes by role, their children included."""
+    roles = {name: _cpu_seconds(pid) for name, pid in pids.items()}
+    return Usage(roles=roles, machine=_machine_seconds(), at=time.monotonic())
+
+
+def _machine_seconds() -> float:
+    """CPU seconds that the whole machine has used."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)
     # Guests' time stands in user and nice already.
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    return Usage(roles=roles, machine=sum(times) - idle - guests, at=time.monotonic())
+    return float(sum(times) - idle - guests)
 
 
 def _cpu_seconds(pid: int, *, children: bool = True) -> float:
