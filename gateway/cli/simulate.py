@@ -114,7 +114,7 @@ def _print(run: "Run") -> None:
     table.add_row("decisions", f"{run.dispatches:,} dispatches in {run.records:,} records")
     table.add_row("simulated", f"{run.simulated_seconds:,.0f} s in {run.wall_seconds:,.1f} s")
     per_job = f", {run.bytes_per_queued_job:,.0f} bytes each" if run.bytes_per_queued_job and run.peak_queued else ""
-    table.add_row("most queued at once", f"{run.peak_queued:,} jobs{per_job}, {run.peak_bytes / 2**20:,.0f} MiB in all")
+    table.add_row("most queued at once", f"{run.peak_queued:,} jobs{per_job}, {run.peak_bytes / 2**20:,.0f} MiB then")
     console.print(table)
 
 

@@ -8,13 +8,15 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+import psutil
+
 from schemas.jobs import TERMINAL_TRANSITIONS, is_final_failure
 from streams.policy.decisions import Dispatch, StopWork, Tell
 from streams.policy.scheduler import Scheduler
 from streams.simulate.ledger import Ledger
 
 TICK_MS = 1_000
-STALLED_MS = 3_600_000
+STALLED_MS = 600_000
 Entry = dict[str, Any]
 Timed = tuple[int, Entry]
 
@@ -48,6 +50,7 @@ class Simulation:
         self.records = 0
         self.dispatches = 0
         self.peak_queued = 0
+        self.peak_bytes = 0  # resident memory when most was queued
         self._work = work
         self._ledger = ledger
         self._offset = scheduler.state.next_offset
@@ -57,6 +60,7 @@ class Simulation:
         self._ends: list[tuple[int, int, int, int, Entry, Outcome]] = []
         self._sequence = 0
         self._next_tick = start_ms
+        self._process = psutil.Process()
 
     def adopt(self, slot: int, epoch: int, item: Entry, outcome: Outcome, dispatched_ms: int) -> None:
         """A task that runs already when the simulation begins."""
@@ -75,7 +79,7 @@ class Simulation:
     ) -> None:
         """Until all that arrives has ended, or until `until_ms`. background: what happens besides, such as lost slots;
         it keeps nothing going. tell: called for every simulated second. Jobs that nobody can run do not stop it: after
-        an hour without an event it gives up."""
+        ten minutes without an event it gives up."""
         first = _Peekable(arrivals)
         second = _Peekable(background)
         idle_since = self.now_ms
@@ -119,8 +123,13 @@ class Simulation:
             entries.append({"kind": "tick", "at": at})
             if at >= self._next_tick:
                 self._next_tick = at + TICK_MS
-                self.peak_queued = max(self.peak_queued, self.scheduler.queued_tasks)
+                self._measure()
         self.append(entries)
+
+    def _measure(self) -> None:
+        if self.scheduler.queued_tasks > self.peak_queued:
+            self.peak_queued = self.scheduler.queued_tasks
+            self.peak_bytes = self._process.memory_info().rss
 
     def append(self, entries: list[Entry]) -> None:
         """One record of the inbox."""

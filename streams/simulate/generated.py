@@ -1,7 +1,6 @@
 """`meshyard simulate --generate`: made traffic through the scheduler."""
 
 import gc
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,8 +34,9 @@ class Progress:
 class Run:
     """A simulation that has ended.
 
-    utilisation: busy slot-seconds over all slot-seconds until the last job's end; peak_bytes_per_queued_job: growth of
-    the process over the most jobs that ever waited, everything included; fairness: by lane, of few users only.
+    utilisation: busy slot-seconds over all slot-seconds until the last job's end; peak_bytes: by how much the process
+    had grown when most jobs waited; bytes_per_queued_job: that for each of them, everything included; fairness: by
+    lane, of few users only.
     """
 
     spec: Spec
@@ -88,7 +88,7 @@ def simulate(spec: Spec, tell: Callable[[Progress], None] = lambda _: None) -> R
         simulation.run(arrivals(spec), losses(spec), tell=progress)
     finally:
         gc.enable()
-    grown = max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    grown = max(0, simulation.peak_bytes - before)
     started, ended = ledger.span_ms()
     seconds = (ended - started) / 1000
     return Run(

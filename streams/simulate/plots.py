@@ -117,3 +117,21 @@ def save(figure: Figure, file: Path) -> None:
         figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
     else:
         raise ValueError(f"{file.name} ends neither in .png nor in .svg")
+
+
+def plot_fairness(
+    service: Mapping[str, Sequence[tuple[float, float]]], waits: Mapping[str, Sequence[float]], file: Path
+) -> None:
+    """service: user -> (seconds, GPU-seconds / weight until then), one line each, which lie on each other when all is
+    fair; waits: as in wait_curves."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(9, 6.5), layout="constrained")
+        axes = figure.subplots(2, 1)
+        for number, points in enumerate(service.values()):
+            times, values = zip(*points, strict=True)
+            axes[0].step(times, values, where="post", color=COLOURS[number % len(COLOURS)], linewidth=1)
+        axes[0].set(xlabel="seconds", ylabel="GPU-seconds / weight", title="service of users with a backlog")
+        axes[0].set(xlim=(0, None), ylim=(0, None))
+        wait_curves(axes[1], waits)
+        axes[1].set(title="waits of neighbours")
+        save(figure, file)
