@@ -37,7 +37,7 @@ def create_app(services: Services) -> Starlette:
 
     routes = [*jobs.ROUTES, *events.ROUTES, *assets.ROUTES, *load.ROUTES, *health.ROUTES]
     if services.settings.kafka.registry_url is None:
-        routes += registry_routes(RegistryView(bundled(), services.settings.kafka.domain))
+        routes += registry_routes(RegistryView(bundled(), services.settings.kafka.every_domain))
     app = Starlette(
         routes=routes,
         middleware=[

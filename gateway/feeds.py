@@ -48,6 +48,10 @@ _RETRY_SECONDS: Final = 0.3
 # Commits are this far apart at least: the first record after a pause is written at once, a burst in few pieces.
 _COMMIT_SECONDS: Final = 0.01
 _MAX_PENDING: Final = 2_000
+# So many old jobs are forgotten in one go, so often, and so soon again while there are more.
+_PRUNE_JOBS: Final = 500
+_PRUNE_SECONDS: Final = 60.0
+_PRUNE_MORE_SECONDS: Final = 0.5
 # Polls are this far apart at least, so that a stream of single records becomes batches: waking for each costs more
 # than working on it. A record after a pause is not held up.
 _PACE_SECONDS: Final = 0.003
@@ -59,11 +63,11 @@ class LiveBatch:
 
     answers: list[Record] = field(default_factory=list)
     progress: list[Record] = field(default_factory=list)
-    load: Record | None = None
+    loads: list[Record] = field(default_factory=list)
     tenants: list[tuple[str, Record | None]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.answers or self.progress or self.load or self.tenants)
+        return bool(self.answers or self.progress or self.loads or self.tenants)
 
 
 class FeedListener(Protocol):
@@ -87,11 +91,14 @@ class FeedListener(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FeedSettings:
-    """name: of the client; server_key: commands are shown when a gateway of this installation has signed them."""
+    """name: of the client; server_key: commands are shown when a gateway of this installation has signed them;
+    keep_ms: how long jobs that have ended are known, by now_ms."""
 
     kafka: KafkaSettings
     name: str
     server_key: bytes = field(repr=False)
+    keep_ms: int
+    now_ms: Callable[[], int]
 
 
 class Feed:
@@ -103,6 +110,9 @@ class Feed:
         self._settings = settings.kafka
         self._name = settings.name
         self._server_key = settings.server_key
+        self._keep_ms = settings.keep_ms
+        self._now_ms = settings.now_ms
+        self._next_prune = 0.0
         self._codec = codec
         self._heads = HeadReader(registry)
         self._read_model = read_model
@@ -213,9 +223,19 @@ class Feed:
             self._last_commit = time.monotonic()
             if changed:
                 self._tell(self._listener.on_changed, changed)
+        self._prune()
         if self._ends:
             ends, self._ends = self._ends, []
             self._reached(ends)
+
+    def _prune(self) -> None:
+        """Forgets old jobs, a few at a time and not while there is a past to catch up with."""
+        if self._behind or time.monotonic() < self._next_prune:
+            return
+        gone = self._read_model.prune(self._now_ms() - self._keep_ms, _PRUNE_JOBS)
+        self._next_prune = time.monotonic() + (_PRUNE_MORE_SECONDS if gone == _PRUNE_JOBS else _PRUNE_SECONDS)
+        if gone:
+            log.info("old jobs forgotten", jobs=gone)
 
     def _sort(self, messages: Sequence[Message], live: LiveBatch, durable: Batch) -> list[Place]:
         """Takes records apart by topic; returns the partitions whose end was reached."""
@@ -266,8 +286,7 @@ class Feed:
         elif topic == PROGRESS:
             live.progress.append(self._codec.decode(value, "job_progress"))
         elif topic == LOAD:
-            if _key(message) == self._settings.domain:
-                live.load = self._codec.decode(value, "domain_load")
+            live.loads.append(self._codec.decode(value, "domain_load"))
         elif topic == TENANTS:
             if value is None:
                 live.tenants.append((_key(message), None))

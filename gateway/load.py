@@ -2,6 +2,7 @@
 refuses."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.jobs import eta_json, iso
@@ -31,6 +32,10 @@ class LoadView:
     def known(self) -> bool:
         """Whether the scheduler has said anything since the gateway started."""
         return self._newest is not None
+
+    def silent(self, now_ms: int) -> bool:
+        """Whether the scheduler has said nothing for so long that requests are refused."""
+        return self.age_seconds(now_ms) > REFUSE_SECONDS
 
     def age_seconds(self, now_ms: int) -> float:
         """Seconds since the scheduler's last word, or since the start."""
@@ -108,6 +113,25 @@ class LoadView:
             "lanes": lanes,
             "at": iso(found["at"]),
         }
+
+
+class Loads:
+    """The load of every domain, and which domain schedules which pipeline."""
+
+    def __init__(self, started_ms: int, domains: Sequence[str], domain_of: Mapping[str, str]) -> None:
+        self.domains = {name: LoadView(started_ms) for name in domains}
+        self._first = self.domains[domains[0]]
+        self._of = {pipeline_id: self.domains[name] for pipeline_id, name in domain_of.items()}
+
+    def apply(self, load: Record) -> None:
+        """Takes over a domain's newer record; one of a domain that is none of ours says nothing."""
+        view = self.domains.get(load["domain"])
+        if view is not None:
+            view.apply(load)
+
+    def of(self, pipeline_id: str) -> LoadView:
+        """The load of the domain that schedules a pipeline."""
+        return self._of.get(pipeline_id, self._first)
 
 
 _EFFECTS: Final = (

@@ -31,13 +31,13 @@ class RegistryProblem(Exception):
 class RegistryView:
     """Answers of the registry as JSON values. Every call may raise RegistryProblem."""
 
-    def __init__(self, bundled: BundledRegistry, domain: str) -> None:
+    def __init__(self, bundled: BundledRegistry, domains: tuple[str, ...]) -> None:
         self._by_id = {version.schema_id: version for version in bundled.all()}
         self._by_name: dict[str, list[SchemaVersion]] = {}
         for version in bundled.all():
             self._by_name.setdefault(version.name, []).append(version)
         self._subjects: dict[str, str] = {f"meshyard.{name}": name for name in self._by_name}
-        for topic in catalogue(domains=(domain,)):
+        for topic in catalogue(domains=domains):
             if topic.record is not None:
                 self._subjects[f"{topic.name}-value"] = topic.record
 

@@ -15,7 +15,7 @@ from gateway.feeds import Feed, FeedSettings, LiveBatch
 from gateway.fold import JobFold, fold
 from gateway.hub import Hub
 from gateway.jobs import JobJson, Standing, job_json, request_row
-from gateway.load import FRESH_SECONDS, REFUSE_SECONDS, STANDARD, LoadView
+from gateway.load import FRESH_SECONDS, STANDARD, Loads
 from gateway.problems import not_found, unavailable
 from gateway.readmodel import ReadModel
 from gateway.settings import GatewaySettings
@@ -43,6 +43,8 @@ _RECORDS: Final = (
     "domain_load",
 )
 
+_DAY_MS: Final = 24 * 3_600_000
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -57,11 +59,17 @@ class Services:
         self.codec = Codec(self.registry)
         self.tenants = TenantDirectory()
         self.answers = Answers(settings.answer_timeout_ms / 1000)
-        self.load = LoadView(self.clock.now_ms())
+        self.loads = Loads(self.clock.now_ms(), settings.kafka.every_domain, settings.domain_of)
         self.hub = Hub()
         self.read_model = ReadModel(settings.data_dir / READ_MODEL_FILE, self.codec)
         self.objects = ObjectStore(settings.objects_url)
-        reading = FeedSettings(kafka=settings.kafka, name=settings.gateway_id, server_key=settings.server_key)
+        reading = FeedSettings(
+            kafka=settings.kafka,
+            name=settings.gateway_id,
+            server_key=settings.server_key,
+            keep_ms=settings.keep_days * _DAY_MS,
+            now_ms=self.clock.now_ms,
+        )
         self.feed = Feed(reading, self.codec, self.registry, self.read_model, self)
         self.caught_up = False
         self.failed: Exception | None = None
@@ -93,8 +101,8 @@ class Services:
         self.answers.settle(batch.answers)
         if batch.progress:
             self.hub.put_progress(batch.progress)
-        if batch.load is not None:
-            self.load.apply(batch.load)
+        for load in batch.loads:
+            self.loads.apply(load)
         for user_id, tenant in batch.tenants:
             self.tenants.apply(user_id, tenant)
 
@@ -137,13 +145,16 @@ class Services:
             raise unavailable("broker_unavailable", "Kafka did not confirm the request in time") from None
 
     def ensure_accepting(self) -> None:
-        """Raises Problem 503 while a request could not be answered."""
+        """Raises Problem 503 while no request could be answered."""
         if self.hub.draining:
             raise unavailable("starting", "this gateway stops; ask again")
-        if self.load.age_seconds(self.clock.now_ms()) > REFUSE_SECONDS:
-            raise unavailable("overloaded", "the scheduler has been silent for too long", retry_after_seconds=5)
         if not self.answers.lag.admit(asyncio.get_running_loop().time()):
             raise unavailable("overloaded", "admission does not answer in time", retry_after_seconds=5)
+
+    def ensure_scheduled(self, pipeline_id: str) -> None:
+        """Raises Problem 503 while nobody schedules a pipeline's jobs."""
+        if self.loads.of(pipeline_id).silent(self.clock.now_ms()):
+            raise unavailable("overloaded", "the scheduler has been silent for too long", retry_after_seconds=5)
 
     def missing(self) -> list[dict[str, str]]:
         """What stands between this gateway and readiness, apart from the broker's own state; empty when ready."""
@@ -157,11 +168,13 @@ class Services:
         elif not (self.caught_up and self.tenants.loaded):
             found.append({"name": "read_model", "detail": "events up to the start are still being read"})
         now_ms = self.clock.now_ms()
-        if not self.load.known():
-            found.append({"name": "scheduler", "detail": "control.load has said nothing since the start"})
-        elif self.load.age_seconds(now_ms) > FRESH_SECONDS:
-            detail = f"control.load is {self.load.age_seconds(now_ms):.0f} s old; the limit is {FRESH_SECONDS:.0f} s"
-            found.append({"name": "scheduler", "detail": detail})
+        for domain, load in self.loads.domains.items():
+            age, of = load.age_seconds(now_ms), "" if len(self.loads.domains) == 1 else f" of {domain}"
+            if not load.known():
+                found.append({"name": "scheduler", "detail": f"control.load{of} has said nothing since the start"})
+            elif age > FRESH_SECONDS:
+                detail = f"control.load{of} is {age:.0f} s old; the limit is {FRESH_SECONDS:.0f} s"
+                found.append({"name": "scheduler", "detail": detail})
         if self.answers.lag.lagging(asyncio.get_running_loop().time()):
             found.append({"name": "admission", "detail": "requests get no answers in time"})
         return found
@@ -189,13 +202,13 @@ class Services:
         job = (row.user_id, row.job_id)
         if row.state != JobState.QUEUED or not with_place:
             return Standing(progress=self.hub.progress(job), priority=stored.priority, paused=stored.paused)
-        lane = row.lane or STANDARD
+        lane, load = row.lane or STANDARD, self.loads.of(row.pipeline_id)
         return Standing(
             priority=stored.priority,
             paused=stored.paused,
-            queue_position=self.load.queue_position(row.user_id, lane, stored.queued_before),
+            queue_position=load.queue_position(row.user_id, lane, stored.queued_before),
             # A paused job starts when its user says so.
-            eta=None if stored.paused else self.load.predicted(row.user_id, lane, stored.queued_before),
+            eta=None if stored.paused else load.predicted(row.user_id, lane, stored.queued_before),
             now_ms=self.clock.now_ms(),
         )
 

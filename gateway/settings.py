@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streams.kafka.settings import KafkaSettings, SettingsError, positive_int
+from streams.kafka.settings import KafkaSettings, SettingsError, domain_map, positive_int
 
 SERVER_KEY_BYTES = 32
 
@@ -16,7 +16,8 @@ class GatewaySettings:
     """Settings of one gateway process.
 
     kafka: the brokers; host, port: where it listens, port 0 takes a free one; gateway_id: its name in logs and in
-    Kafka's client statistics; data_dir: private files, the read model among them; objects_url: the object store;
+    Kafka's client statistics; domain_of: pipelines of other domains than the first; data_dir: private files, the read
+    model among them; keep_days: how long the read model knows jobs that have ended; objects_url: the object store;
     server_key: the HMAC key from which job ids and request signatures come, the same for every gateway of an
     installation; answer_timeout_ms: how long a request waits for admission; access_log: one line a request.
     """
@@ -25,7 +26,9 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     port: int = 8080
     gateway_id: str = "gateway-0"
+    domain_of: Mapping[str, str] = field(default_factory=dict)
     data_dir: Path
+    keep_days: int = 30
     objects_url: str
     server_key: bytes = field(repr=False)
     answer_timeout_ms: int = 250
@@ -44,12 +47,15 @@ class GatewaySettings:
         log_format = env.get("MESHYARD_LOG_FORMAT", "json")
         if log_format not in ("json", "console"):
             raise SettingsError("MESHYARD_LOG_FORMAT", f"{log_format!r} is unknown; give json or console")
+        kafka = KafkaSettings.from_env(env)
         return cls(
-            kafka=KafkaSettings.from_env(env),
+            kafka=kafka,
             host=env.get("MESHYARD_GATEWAY_HOST", "127.0.0.1"),
             port=_port(env),
             gateway_id=env.get("MESHYARD_GATEWAY_ID", "gateway-0"),
+            domain_of=domain_map(env, kafka.every_domain),
             data_dir=Path(data_dir),
+            keep_days=positive_int(env, "MESHYARD_GATEWAY_KEEP_DAYS", 30),
             objects_url=objects_url,
             server_key=_server_key(env),
             answer_timeout_ms=positive_int(env, "MESHYARD_ANSWER_TIMEOUT_MS", 250),

@@ -70,6 +70,7 @@ async def create_job(request: Request) -> Response:
     body, pipeline = parse_job(await read_body(request, MAX_BODY_BYTES))
     if pipeline.scope not in principal.scopes:
         raise _forbidden(f"the pipeline {pipeline.pipeline_id} needs the scope {pipeline.scope}")
+    services.ensure_scheduled(pipeline.pipeline_id)
     record = _request_record(request, services, principal, body, pipeline, key)
     refusal = _load_refusal(services, principal, record)
     # Who repeats a request whose job is there learns so, whatever the load.
@@ -136,11 +137,12 @@ def _request_record(
 
 def _load_refusal(services: Services, principal: Principal, record: Record) -> Problem | None:
     """What control.load says against a request: the load level, or its own max_queue_depth."""
-    seconds = services.load.refused_for_seconds(principal.tier, record["lane"] or default_lane(record["quality"]))
+    load = services.loads.of(record["pipeline_id"])
+    seconds = load.refused_for_seconds(principal.tier, record["lane"] or default_lane(record["quality"]))
     if seconds is not None:
         return _overloaded("submissions of this tier or lane are refused at the present load level", seconds)
     if record["max_queue_depth"] is not None:
-        seconds = services.load.over_depth_seconds(record["max_queue_depth"])
+        seconds = load.over_depth_seconds(record["max_queue_depth"])
         if seconds is not None:
             return _over_limit("queue_depth", "more tasks wait than max_queue_depth allows", seconds, {})
     return None
@@ -245,13 +247,13 @@ async def list_jobs(request: Request) -> Response:
     query = request.query_params
     for name in query:
         if name not in ("limit", "cursor", "state"):
-            raise _bad_parameter(name[:64].encode("unicode_escape").decode(), "known parameters: limit, cursor, state")
+            raise bad_parameter(name[:64].encode("unicode_escape").decode(), "known parameters: limit, cursor, state")
     limit = query.get("limit", str(_DEFAULT_LIMIT))
     if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= _MAX_LIMIT:
-        raise _bad_parameter("limit", f"give a number from 1 to {_MAX_LIMIT}")
+        raise bad_parameter("limit", f"give a number from 1 to {_MAX_LIMIT}")
     state = query.get("state")
     if state is not None and state not in set(JobState):
-        raise _bad_parameter("state", f"give one of: {', '.join(JobState)}")
+        raise bad_parameter("state", f"give one of: {', '.join(JobState)}")
     cursor = query.get("cursor")
     found = await services.read(
         services.read_model.jobs,
@@ -272,7 +274,8 @@ def _listed(services: Services, stored: StoredJob) -> dict[str, Any]:
     return job_json(stored.row, fold(stored.events), services.standing(stored))
 
 
-def _bad_parameter(name: str, suggestion: str) -> Problem:
+def bad_parameter(name: str, suggestion: str) -> Problem:
+    """400 for a query parameter."""
     return Problem("invalid_parameter", "the query parameter is not valid", suggestion, field=name)
 
 

@@ -55,6 +55,7 @@ def refusal(services: Services) -> str | None:
     async def ask() -> str | None:
         try:
             services.ensure_accepting()
+            services.ensure_scheduled("assembly")
         except Problem as problem:
             return problem.code if "retry-after" in problem.headers else "no retry-after"
         return None
@@ -64,13 +65,37 @@ def refusal(services: Services) -> str | None:
 
 def test_a_silent_scheduler_first_ends_readiness_and_then_requests(services: Services, clock: StandingClock) -> None:
     assert "scheduler" in missing(services)
-    services.load.apply({"at": clock.ms, "backlog": []})
+    services.loads.apply({"domain": "main", "at": clock.ms, "backlog": []})
     assert "scheduler" not in missing(services)
     clock.ms += int(FRESH_SECONDS * 1000) + 1
     assert "scheduler" in missing(services)
     assert refusal(services) is None
     clock.ms += int((REFUSE_SECONDS - FRESH_SECONDS) * 1000)
     assert refusal(services) == "overloaded"
+
+
+def test_each_domain_is_looked_at_by_itself(tmp_path: Path, clock: StandingClock) -> None:
+    settings = GatewaySettings(
+        kafka=KafkaSettings(bootstrap="127.0.0.1:1", domain="main", domains=("main", "load-tests")),
+        data_dir=tmp_path,
+        objects_url=f"file://{tmp_path}",
+        server_key=bytes(32),
+        domain_of={"synthetic": "load-tests"},
+    )
+    services = Services(settings, clock)
+    clock.ms += int(REFUSE_SECONDS * 1000) + 1
+    services.loads.apply({"domain": "main", "at": clock.ms, "backlog": []})
+    services.loads.apply({"domain": "nobody", "at": clock.ms, "backlog": []})
+    assert refusal(services) is None
+    with pytest.raises(Problem, match="silent"):
+        services.ensure_scheduled("synthetic")
+    assert services.loads.of("synthetic") is services.loads.domains["load-tests"]
+    (silent,) = (item for item in asyncio.run(told(services)) if item["name"] == "scheduler")
+    assert "of load-tests" in silent["detail"]
+
+
+async def told(services: Services) -> list[dict[str, str]]:
+    return services.missing()
 
 
 def test_lagging_answers_end_readiness_and_requests(services: Services) -> None:
