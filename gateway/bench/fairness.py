@@ -224,4 +224,4 @@ class FairnessBenchmark:
 
 def neighbour_waits(found: Served) -> list[float]:
     """Seconds from request to first start of all but the flooder, in order of size."""
-    return sorted(wait for user, waits in found.waits.items() if not user.endswith("-flooder") for wait in waits)
+    return sorted(wait for user, waits in found.waits.items() if not user.endswith("flooder") for wait in waits)

@@ -40,8 +40,10 @@ class TraceLedger(Ledger):
     def ended(self, job_id: str, how: str, at: int) -> None:
         super().ended(job_id, how, at)
         self.events.append(
-            {"event_id": f"{job_id}/{how}", "job_id": job_id, "user_id": self._trace.jobs[job_number(job_id)].user, "transition": how, "at": at,
-             "created_at": at, "stage": None, "attempt": 0, "gpu_seconds": None}
+            {
+                "event_id": f"{job_id}/{how}", "job_id": job_id, "user_id": self._trace.jobs[job_number(job_id)].user,
+                "transition": how, "at": at, "created_at": at, "stage": None, "attempt": 0, "gpu_seconds": None,
+            }
         )  # fmt: skip
 
     def _event(self, item: dict[str, Any], transition: str, at: int, gpu_seconds: float | None) -> None:
@@ -105,7 +107,7 @@ def _slot(number: int, simulation: Simulation) -> Entry:
 def _arrivals(trace: Trace) -> Iterator[Timed]:
     for number, job in enumerate(trace.jobs):
         at = START_MS + round(1000 * job.at_seconds)
-        ready = {
+        ready: dict[str, Any] = {
             "job_id": job_id(number), "user_id": job.user, "pipeline_id": "synthetic", "stage": STAGES[0],
             "tier": "enterprise", "model_version": None, "quality": "standard", "texture_size": None,
             "lane": "standard", "priority": 3, "artefacts": [], "start_by": None, "finish_by": None,
