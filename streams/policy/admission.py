@@ -42,11 +42,12 @@ REFUSING_LEVEL: Final = 3
 
 @dataclass(slots=True)
 class Job:
-    """What is known of a job. state: held, open (the scheduler has it) or closed."""
+    """What is known of a job. state: held, open (the scheduler has it) or closed; canceled: how it ended, if here."""
 
     taken: Accepted
     topic: str
     state: Literal["held", "open", "closed"]
+    canceled: End | None = None
 
 
 class Ledger:
@@ -101,18 +102,23 @@ class Ledger:
         self, request: Mapping[str, Any], raw: bytes, job: Job, now_ms: int, standing: Standing
     ) -> Verdict:  # fmt: skip
         """A record that was accepted before a crash: what followed from it may not have been sent."""
-        ready, held, ended = None, self._held(job), []
-        if job.state == "held":
-            if held is None and job.taken.due_ms is not None:
-                draft = stage_ready(request, raw, standing.tier)
-                held = self._hold(request, draft, (job.topic, job.taken.offset), job.taken.at_ms, job.taken.due_ms)
-            older = self._superseded(request, job.taken.at_ms, job.taken.offset)
-            ended = [self._end(older, CANCELED, now_ms, SUPERSEDED)] if older is not None else []
-        elif job.state == "open" and job.taken.due_ms is None:
+        ready, held, ended = None, self._held(job), list[tuple[Held, End]]()
+        taken, place = job.taken, (job.topic, job.taken.offset)
+        if job.state == "open" and taken.due_ms is None:
             ready = with_deadlines(
                 stage_ready(request, raw, standing.tier), request["start_within_seconds"],
-                request["finish_within_seconds"], job.taken.at_ms,
+                request["finish_within_seconds"], taken.at_ms,
             )  # fmt: skip
+        elif taken.due_ms is not None and (job.state == "held" or job.canceled is not None):
+            if held is None:  # the segment was written, the row was not
+                draft = stage_ready(request, raw, standing.tier)
+                held = _hold(self.partition, request, draft, place, taken.at_ms, taken.due_ms)
+            if job.canceled is not None:
+                ended = [(held, job.canceled)]
+            else:
+                self.holds.add(held)
+                older = self._superseded(request, taken.at_ms, taken.offset)
+                ended = [self._end(older, CANCELED, now_ms, SUPERSEDED)] if older is not None else []
         left = self._left(request["user_id"], standing)
         domain = job.taken.domain
         return Verdict(
@@ -149,7 +155,8 @@ class Ledger:
             older = self._superseded(request, now_ms, place[1])
             if older is not None:
                 ended.append(self._end(older, CANCELED, now_ms, SUPERSEDED))
-            held = self._hold(request, ready, place, now_ms, due)
+            held = _hold(self.partition, request, ready, place, now_ms, due)
+            self.holds.add(held)
             early = self.early.get(taken.job)
             if early is not None and early.kind == EARLY_CANCEL:
                 ended.append(self._end(held, CANCELED, now_ms, early.reason))
@@ -181,28 +188,6 @@ class Ledger:
         else:
             self.backlog[user_id] = self.backlog.get(user_id, 0) + 1
         return taken
-
-    def _hold(
-        self, request: Mapping[str, Any], ready: dict[str, Any], place: Place, at_ms: int, due_ms: int
-    ) -> Held:  # fmt: skip
-        ahead = request["run_at"] is not None and request["run_at"] == due_ms
-        key = request["debounce_key"]
-        held = Held(
-            job=f"{request['user_id']}/{request['job_id']}",
-            topic=place[0],
-            partition=self.partition,
-            offset=place[1],
-            at_ms=at_ms,
-            due_ms=due_ms,
-            why="run_at" if ahead else "debounce" if key is not None else "rate_limit",
-            workflow=request["workflow"],
-            ready=ready,
-            start_within_seconds=request["start_within_seconds"],
-            finish_within_seconds=request["finish_within_seconds"],
-            debounce_key=key,
-        )
-        self.holds.add(held)
-        return held
 
     def _superseded(self, request: Mapping[str, Any], at_ms: int, offset: int) -> Held | None:
         """The older held job that this request replaces."""
@@ -316,7 +301,7 @@ class Ledger:
         elif end.kind == RELEASED:
             job.state = "open"
         else:
-            job.state = "closed"
+            job.state, job.canceled = "closed", end if end.kind == CANCELED else None
             user_id = end.job.rpartition("/")[0]
             self.backlog[user_id] -= 1
             if not self.backlog[user_id]:
@@ -366,6 +351,28 @@ class Ledger:
             elif row.job in last:
                 self.unfinished.append((row, last[row.job]))
         return self
+
+
+def _hold(
+    partition: int, request: Mapping[str, Any], ready: dict[str, Any], place: Place, at_ms: int, due_ms: int
+) -> Held:
+    """The row of a job that waits until due_ms."""
+    key = request["debounce_key"]
+    ahead = request["run_at"] is not None and request["run_at"] == due_ms
+    return Held(
+        job=f"{request['user_id']}/{request['job_id']}",
+        topic=place[0],
+        partition=partition,
+        offset=place[1],
+        at_ms=at_ms,
+        due_ms=due_ms,
+        why="run_at" if ahead else "debounce" if key is not None else "rate_limit",
+        workflow=request["workflow"],
+        ready=ready,
+        start_within_seconds=request["start_within_seconds"],
+        finish_within_seconds=request["finish_within_seconds"],
+        debounce_key=key,
+    )
 
 
 def _refusal(refused: Refused) -> Verdict:
