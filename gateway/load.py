@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.jobs import eta_json, iso
 from schemas.codec import Record
-from schemas.eta import Predicted, predict, start_tag
+from schemas.eta import Predicted, predict_for
 
 # Older than this, the gateway is not ready; older than the second, it refuses requests itself. A scheduler that is
 # started again needs some of the time between, and what is accepted meanwhile waits in Kafka.
@@ -62,8 +62,7 @@ class LoadView:
         can be said."""
         if self._newest is None:
             return None
-        tag = start_tag(self._newest, lane, user_id, users_jobs_before)
-        return predict(self._newest, lane, tag, queued=True)
+        return predict_for(self._newest, lane, user_id, jobs_before=users_jobs_before, queued=True)
 
     def predicted_for_new(self, user_id: str, lane: str) -> Predicted | None:
         """The same for a job that the user would submit now."""
@@ -71,7 +70,7 @@ class LoadView:
             return None
         own = (b for b in self._newest["backlog"] if b["user_id"] == user_id and b["lane"] == lane)
         before = next((int(b["queued_tasks"]) for b in own), 0)
-        return predict(self._newest, lane, start_tag(self._newest, lane, user_id, before))
+        return predict_for(self._newest, lane, user_id, jobs_before=before)
 
     def refused_for_seconds(self, tier: str, lane: str) -> float | None:
         """How long submissions of this tier and lane are refused by the load level; None when they are not."""

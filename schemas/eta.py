@@ -52,14 +52,26 @@ def predict(
     return Predicted(wait, p50, p90, total_p50, total_p90)
 
 
+def predict_for(load: Load, lane: str, user_id: str, *, jobs_before: int = 0, queued: bool = False) -> Predicted | None:
+    """The same for a user's task with so many of the user's own in the lane before it; the user's cap counts too."""
+    row = _row(load, lane, user_id)
+    tag = start_tag(load, lane, user_id, jobs_before)
+    least = max(0, jobs_before + 1 - row["places"]) * row["seconds_each"] if row is not None else 0.0
+    return predict(load, lane, tag, queued=queued, least_wait_seconds=least)
+
+
 def start_tag(load: Load, lane: str, user_id: str, jobs_before: int = 0) -> float:
     """The start tag of a user's next task in a lane, or of the one that has so many of the user's own before it. A
     user whom the backlog does not list has little that waits, and stands at the lane's virtual time."""
-    for row in load["backlog"]:
-        if row["user_id"] == user_id and row["lane"] == lane:
-            return float(row["start_tag"] + jobs_before * row["step"])
+    row = _row(load, lane, user_id)
+    if row is not None:
+        return float(row["start_tag"] + jobs_before * row["step"])
     found = lane_load(load, lane)
     return float(found["virtual_time"]) if found is not None else 0.0
+
+
+def _row(load: Load, lane: str, user_id: str) -> Mapping[str, Any] | None:
+    return next((row for row in load["backlog"] if row["user_id"] == user_id and row["lane"] == lane), None)
 
 
 def lane_load(load: Load, lane: str) -> Mapping[str, Any] | None:

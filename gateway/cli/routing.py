@@ -131,9 +131,7 @@ def _changed(arguments: argparse.Namespace, before: Rule | None) -> Rule:
         raise UsageError("PIPELINE/STAGE", f"{arguments.name!r} has no rule; `meshyard routing show` lists them")
     versions = [arm["model_version"] for arm in before["arms"]]
     if arguments.arm is not None and arguments.arm not in versions:
-        raise UsageError(
-            "VERSION", f"{arguments.arm!r} is no arm of {arguments.name}; it has {', '.join(versions)}"
-        )
+        raise UsageError("VERSION", f"{arguments.arm!r} is no arm of {arguments.name}; it has {', '.join(versions)}")
     by, why = arguments.by, arguments.reason
     if arguments.action == "promote":
         return routing.promoted(before, arguments.arm, by=by, reason=why or "promoted", at=at)

@@ -92,6 +92,13 @@ class Fold:
             return tenant.max_running
         return self.state.policy.tier(tenant.tier).max_running
 
+    def places(self, user_id: str, lane: str) -> int:
+        """How many of the user's tasks in a lane may start before the cap holds back the rest: those in more urgent
+        lanes go first. Negative when they alone exceed it."""
+        urgent = self.queue.lanes[: self.queue.lanes.index(lane)]
+        before = sum(self.queue.waiting_in(other, user_id) for other in urgent)
+        return self.cap(user_id) - self.running.get(user_id, 0) - before
+
     def _at_cap(self, user_id: str) -> bool:
         return self.running.get(user_id, 0) >= self.cap(user_id)
 

@@ -93,15 +93,16 @@ class Jobs:
         fold.enqueue(job)
 
     def _expect(self, job: Job) -> None:
-        """Notes what the job has to expect; a user at the cap waits for own tasks first. Of many jobs one stands for
+        """Notes what the job has to expect; beyond the cap a user waits for own tasks. Of many jobs one stands for
         some: each note is memory for as long as the job waits."""
         fold, queue, user_id = self._fold, self._fold.queue, job.user_id
         each = 1 if len(queue) < _ALL_NOTED else _NOTED_EACH
         if job.sequence % each:
             return
         cost = costs.rest_of_job(fold.state, job.kind, job.quality)
-        own = queue.waiting_of(user_id)
-        least = (own + 1) * cost / max(1, fold.cap(user_id)) if queue.is_parked(user_id) else 0.0
+        own = queue.waiting_in(job.lane, user_id)
+        behind = max(0, own + 1 - fold.places(user_id, job.lane))
+        least = behind * costs.rest_of_job(fold.state, job.kind) / max(1, fold.cap(user_id))
         tag = max(queue.tag(job.lane, user_id), queue.lane_virtual_time(job.lane))
         tag += own * costs.estimate(fold.state, job.kind) / queue.weight(user_id)
         job.expected = fold.state.calibration.note_arrival(job.lane, tag, each * cost, least_wait_seconds=least)

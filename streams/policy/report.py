@@ -78,6 +78,8 @@ class Reporter:
                     "step": step / queue.weight(user_id),
                     "queued_tasks": count,
                     "lane": lane,
+                    "places": self._fold.places(user_id, lane),
+                    "seconds_each": rest / max(1, self._fold.cap(user_id)),
                 }
                 for user_id, count in named
             ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from schemas.eta import Predicted, bound, floor_seconds, gpu_seconds_before, predict, start_tag
+from schemas.eta import Predicted, bound, floor_seconds, gpu_seconds_before, predict, predict_for, start_tag
 
 
 def lane(**changes: Any) -> dict[str, Any]:
@@ -30,7 +30,8 @@ def lane(**changes: Any) -> dict[str, Any]:
 
 
 def load(**changes: Any) -> dict[str, Any]:
-    backlog = [{"user_id": "a", "lane": "standard", "start_tag": 12.0, "step": 2.5, "queued_tasks": 4}]
+    row = {"user_id": "a", "lane": "standard", "start_tag": 12.0, "step": 2.5, "queued_tasks": 4}
+    backlog = [{**row, "places": 2, "seconds_each": 30.0}]
     return {"live_slots": 2, "capacity": 2, "backlog": backlog, "lanes": [lane()], **changes}
 
 
@@ -71,6 +72,18 @@ def test_the_own_cap_is_a_least_wait() -> None:
     found = predict(load(), "standard", 20.0, least_wait_seconds=100.0)
     assert found is not None
     assert found.wait_seconds == 100
+
+
+def test_a_user_beyond_the_cap_waits_for_own_jobs() -> None:
+    waits = []
+    for before in range(4):
+        found = predict_for(load(), "standard", "a", jobs_before=before)
+        assert found is not None
+        waits.append(found.wait_seconds)
+    by_tag = [predict(load(), "standard", 12.0 + before * 2.5) for before in range(2)]
+    assert waits[:2] == [found.wait_seconds for found in by_tag if found is not None]
+    assert waits[2:] == [30.0, 60.0]
+    assert predict_for(load(), "standard", "unlisted", jobs_before=9) == predict(load(), "standard", 10.0)
 
 
 def test_bounds_never_cross_and_grow_with_the_tag() -> None:
