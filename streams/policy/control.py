@@ -24,10 +24,12 @@ class Control:
 
     def slot_joined(self, change: Mapping[str, Any]) -> None:
         """A worker began its life on a slot; what its last life had in hand is lost."""
+        epochs = self._fold.state.epochs
+        if change["epoch"] <= epochs.get(change["slot"], -1):
+            return  # a repeat, perhaps of a life that is over
+        epochs[change["slot"]] = change["epoch"]
         known = self._fold.state.slots.get(change["slot"])
         if known is not None:
-            if change["epoch"] <= known.epoch:
-                return
             self._lose(known)
         slot = Slot(
             slot=change["slot"],
@@ -43,6 +45,8 @@ class Control:
 
     def slot_lost(self, change: Mapping[str, Any]) -> None:
         """The monitor declared a slot's life over."""
+        epochs = self._fold.state.epochs
+        epochs[change["slot"]] = max(change["epoch"], epochs.get(change["slot"], -1))
         slot = self._fold.state.slots.get(change["slot"])
         if slot is not None and slot.epoch == change["epoch"]:
             self._lose(slot)
@@ -68,7 +72,7 @@ class Control:
         if job is not None:
             if job.user_id == cancel["user_id"]:
                 self._jobs.stop(job, CANCELED, cancel["reason"] or "canceled by the user")
-        elif cancel["job_id"] not in state.finished:
+        elif cancel["job_id"] not in state.finished and cancel["job_id"] not in state.early_cancels:
             state.early_cancels[cancel["job_id"]] = EarlyCancel(
                 user_id=cancel["user_id"], reason=cancel["reason"], at=state.now
             )

@@ -120,7 +120,8 @@ class SchedulerState(msgspec.Struct, kw_only=True):
     """The fold's whole state after the inbox record before `next_offset`.
 
     now: the greatest time read; trusted_at: the greatest that no worker wrote; clock_told_at: when a wrong clock was
-    last told; costs: kind, pool and quality -> decayed mean of measured GPU-seconds; finished: job_id -> when it
+    last told; epochs: slot -> its newest life, over or
+    not; costs: kind, pool and quality -> decayed mean of measured GPU-seconds; finished: job_id -> when it
     ended, oldest first, since admission may repeat a StageReady; passed: lane -> (the fairest task's sequence,
     GPU-seconds that went before it because a slot was warm); forgot_at: when past flows were last dropped.
     """
@@ -135,6 +136,7 @@ class SchedulerState(msgspec.Struct, kw_only=True):
     clockwork: Clockwork = msgspec.field(default_factory=Clockwork)
     jobs: dict[str, Job] = {}
     slots: dict[int, Slot] = {}
+    epochs: dict[int, int] = {}
     tenants: dict[str, Tenant] = {}
     routing: dict[str, Routed] = {}
     costs: dict[str, float] = {}
