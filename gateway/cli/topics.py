@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = KafkaSettings.from_env(env)
     if not any(_is_open(server) for server in settings.bootstrap.split(",")):
         raise CommandError(f"no broker answers at {settings.bootstrap}; check MESHYARD_KAFKA_BOOTSTRAP")
-    topics = catalogue(domains=(settings.domain,))
+    topics = catalogue(domains=settings.every_domain)
     console = Console(soft_wrap=True)
     try:
         if arguments.action == "create":
