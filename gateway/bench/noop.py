@@ -17,6 +17,7 @@ from typing import Any, Final
 import psutil
 
 from gateway.bench.collector import Collected, Wanted, collect
+from gateway.bench.direct import submit_directly
 from gateway.bench.submitter import Load, Submitted, submit
 from gateway.bench.usage import COLLECTOR, Usage, read_usage
 from gateway.bench.users import BenchUsers
@@ -39,10 +40,11 @@ class BenchFailed(RuntimeError):
 class NoopBenchmark:
     """Runs on a stack that accepts; use it as a context manager.
 
-    timeout_seconds: how long the jobs of a phase may take; those that have not ended then are `lost`.
+    timeout_seconds: how long the jobs of a phase may take; those that have not ended then are `lost`. direct: requests
+    are written to Kafka, as an upstream product does, and not sent over HTTP.
     """
 
-    def __init__(self, stack: StackState, timeout_seconds: float = 120.0) -> None:
+    def __init__(self, stack: StackState, timeout_seconds: float = 120.0, *, direct: bool = False) -> None:
         if stack.kafka is None:
             raise BenchFailed("the stack has no Kafka yet")
         self._stack = stack
@@ -50,12 +52,16 @@ class NoopBenchmark:
         kafka = KafkaSettings(bootstrap=stack.kafka)
         self._users = BenchUsers(kafka, USERS)
         self._kafka = kafka
+        self._direct = direct
         self._processes: dict[str, Any] = {}
         self._pipes: dict[str, Connection] = {}
 
     def __enter__(self) -> "NoopBenchmark":
         self._users.__enter__()
-        self._start("submitter", submit, self._stack.gateway, self._users.keys)
+        if self._direct:
+            self._start("submitter", submit_directly, self._kafka, self._users.ids)
+        else:
+            self._start("submitter", submit, self._stack.gateway, self._users.keys)
         self._start(COLLECTOR, collect, self._kafka)
         return self
 

@@ -216,6 +216,23 @@ class _Talker:
         self._lines.put(None)
 
 
+def comparison(measured: Mapping[str, Figures]) -> Figures:
+    """The figures of `meshyard`, `meshyard_http` and each peer, and how they compare; ratios are ours to theirs."""
+    ours = measured["meshyard"]
+    peers = {peer.name: measured[peer.name] for peer in PEERS}
+    figures: Figures = {"jobs_per_cpu_s": ours["jobs_per_cpu_s"], "p50_ms": ours["p50_ms"]}
+    for name, peer in peers.items():
+        figures[f"cpu_ratio_to_{name}"] = _ratio(ours["jobs_per_cpu_s"], peer["jobs_per_cpu_s"])
+        figures[f"p50_ratio_to_{name}"] = _ratio(ours["p50_ms"], peer["p50_ms"])
+        figures[f"{name}_jobs_per_cpu_s"] = peer["jobs_per_cpu_s"]
+        figures[f"{name}_p50_ms"] = peer["p50_ms"]
+    return {**figures, "meshyard": ours, "meshyard_http": measured["meshyard_http"], "peers": peers}
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or not theirs else round(ours / theirs, 3)
+
+
 def _environ(url: str, programs: Path) -> dict[str, str]:
     """Only what they need: settings of this process must not change the peers."""
     return {

@@ -20,19 +20,19 @@ NO_LIMIT: Final = 1_000_000
 class BenchUsers:
     """Use it as a context manager: makes the users, and at the end removes them and so their keys.
 
-    prefix: how their user ids begin; keys: an API key for each. Raises KafkaException.
+    prefix: how their user ids begin; ids: these; keys: an API key for each. Raises KafkaException.
     """
 
     def __init__(self, kafka: KafkaSettings, count: int) -> None:
         self.prefix = f"bench-{secrets.token_hex(4)}-"
         self.keys: tuple[str, ...] = ()
         self._kafka = kafka
-        self._users = [f"{self.prefix}{number}" for number in range(count)]
+        self.ids = tuple(f"{self.prefix}{number}" for number in range(count))
 
     def __enter__(self) -> "BenchUsers":
         codec = Codec()
         texts, records = [], {}
-        for user_id in self._users:
+        for user_id in self.ids:
             text, key = new_api_key()
             texts.append(text)
             tenant = {
@@ -53,7 +53,7 @@ class BenchUsers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write(dict.fromkeys(self._users))
+        self._write(dict.fromkeys(self.ids))
 
     def _write(self, records: dict[str, bytes] | dict[str, None]) -> None:
         failures: list[KafkaException] = []

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from gateway.cli.__main__ import Command
 
 HELP = "measure: what a job costs, what a decision costs, how fair the order is"
-BENCHMARKS: Final = ("noop", "scheduler", "fairness")
+BENCHMARKS: Final = ("noop", "scheduler", "fairness", "peers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--low-seconds", type=job_count, default=15, metavar="N", help="how long to send 20 jobs/s (15)"
     )
     parser.add_argument("--slots", type=slot_count, default=4, metavar="N", help="workers of the stack it starts (4)")
+    parser.add_argument(
+        "--capacity", type=slot_count, default=1, metavar="N", help="tasks that each of them takes at once (1)"
+    )
+    parser.add_argument(
+        "--direct", action="store_true", help="write requests to Kafka, as upstream products do, instead of over HTTP"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="measure the stack that runs on DIR (default: one of its own)"
@@ -59,9 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(stderr=True, soft_wrap=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends everything in order, like Ctrl-C
     with ExitStack() as until_done:
-        stack = _stack(arguments, console, until_done)
+        stack = stack_for(arguments, console, until_done)
         try:
-            with NoopBenchmark(stack) as benchmark, console.status("Starting") as line:
+            with NoopBenchmark(stack, direct=arguments.direct) as benchmark, console.status("Starting") as line:
                 figures = benchmark.measure(arguments.jobs, arguments.low_seconds, line.update)
         except BenchFailed as error:
             raise CommandError(str(error)) from error
@@ -74,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _stack(arguments: argparse.Namespace, console: "Console", until_done: ExitStack) -> "StackState":
+def stack_for(arguments: argparse.Namespace, console: "Console", until_done: ExitStack) -> "StackState":
     """The stack of --data-dir; without one, a stack of its own with synthetic slots only."""
     from gateway.supervisor.state import running
 
@@ -90,7 +96,7 @@ def _stack(arguments: argparse.Namespace, console: "Console", until_done: ExitSt
     from gateway.supervisor.stack import Stack
 
     root = Path(until_done.enter_context(TemporaryDirectory(prefix="meshyard-bench-")))
-    settings = StackSettings.from_env(root, slots=0, synthetic_slots=arguments.slots)
+    settings = StackSettings.from_env(root, slots=0, synthetic_slots=arguments.slots, capacity=arguments.capacity)
     until_done.enter_context(log_to_file(root / "logs" / "supervisor.log"))
     stack = until_done.enter_context(Stack(settings, console))
     with console.status("Starting a stack"):
