@@ -136,7 +136,7 @@ SPELLINGS = {
     "the least int": tenant(burst_requests=varint(-(2**31))),
     "not a number": tenant(weight=struct.pack("<d", float("nan"))),
     "records in a block with its size": tenant(
-        keys=varint(-1) + varint(7) + text("k") + text("s") + varint(1) + varint(0) + varint(0)
+        keys=varint(-1) + varint(8) + text("k") + text("s") + varint(1) + 3 * varint(0) + varint(0)
     ),
     "no prompt": request(prompt=varint(0)),
 }
