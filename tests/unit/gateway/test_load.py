@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from gateway.load import LoadView
 from schemas.codec import Record
 
+UNCAPPED = {"places": 1_000, "seconds_each": 0.0}
+
 users = st.builds(
     lambda start, step, queued: {"start_tag": start, "step": step, "queued_tasks": queued, "lane": "standard"},
     st.integers(0, 50),
@@ -72,8 +74,8 @@ LOAD = {
     "live_slots": 1,
     "queued_gpu_seconds": 40.0,
     "backlog": [
-        {"user_id": "ada", "start_tag": 0.0, "step": 5.0, "queued_tasks": 3, "lane": "standard"},
-        {"user_id": "mallory", "start_tag": 0.0, "step": 5.0, "queued_tasks": 7, "lane": "standard"},
+        {**UNCAPPED, "user_id": "ada", "start_tag": 0.0, "step": 5.0, "queued_tasks": 3, "lane": "standard"},
+        {**UNCAPPED, "user_id": "mallory", "start_tag": 0.0, "step": 5.0, "queued_tasks": 7, "lane": "standard"},
     ],
     "at": 1_000,
     "level": 0,
