@@ -1,7 +1,6 @@
 """Files between the object store and a stage: inputs fetched and verified, results stored with their manifest."""
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from obstore.exceptions import BaseError
 
 from inference.channel import MadeArtefact
@@ -64,13 +64,14 @@ class Scratch:
         place.results.mkdir()
         return place
 
-    def give_back(self, place: Place) -> None:
-        """Removes a run's files; its place is free."""
+    def give_back(self, place: Place, *, copies: bool = True) -> None:
+        """Removes a run's files; its place is free. copies: whether there may be copies of inputs."""
         if place.inputs.parent != self._home:
             return  # of a time before `renew`
         try:
-            for folder in (place.inputs, place.results):
-                _empty(folder)
+            if copies:
+                _empty(place.inputs)
+            _empty(place.results)
         except FileNotFoundError:  # a newer life of the slot has removed it
             return
         self._free.append(place)
@@ -131,7 +132,7 @@ def store_results(
             "artefacts": [artefact.record() for artefact in stored],
             "figures": dict(figures),
         }
-        store.put(f"{prefix}/manifest.json", json.dumps(manifest).encode())
+        store.put(f"{prefix}/manifest.json", msgspec.json.encode(manifest))
     except ValueError as error:
         raise ArtefactError("invalid", "the job's id makes no name for objects") from error
     except FileNotFoundError as error:

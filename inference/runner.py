@@ -53,12 +53,14 @@ class Listener(Protocol):
 class _Current:
     """An attempt in hand. Times are monotonic seconds, started_at ms since 1970.
 
-    began: since when the slot is held for it; None while it waits for its turn or ends before anybody asks.
+    copies: whether inputs were copied to its place. began: since when the slot is held for it; None while it waits for
+    its turn or ends before anybody asks.
     """
 
     item: WorkItem
     run: Run
     place: Place
+    copies: bool
     handed_at: float
     began: float | None = None
     started_at: int | None = None
@@ -217,7 +219,8 @@ class Runner:
                 model_version=item.model_version,
                 texture_size=item.texture_size,
             )
-            return _Current(item=item, run=run, place=place, handed_at=handed_at)
+            copies = any(path.parent == place.inputs for path in files.values())
+            return _Current(item=item, run=run, place=place, copies=copies, handed_at=handed_at)
         self._ended.append(Finished(item=item, started_at=began, ended_at=self._clock.now_ms(), ending=ending))
         return None
 
@@ -329,7 +332,7 @@ class Runner:
         if self._alone == run_id:
             self._alone, self._alone_ended = None, now
         if not keep_place:
-            self._scratch.give_back(current.place)
+            self._scratch.give_back(current.place, copies=current.copies)
         told = current.started_at is not None
         if seconds is None and current.began is not None:
             seconds = now - current.began

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from inference.heartbeat import Heartbeat, SlotView, State
 from inference.intake import Intake
 from inference.outbox import Outbox
-from inference.outcome import Canceled, Failed, Finished, SlotIdentity, SlotOffer
+from inference.outcome import Canceled, Failed, Finished, SlotIdentity, SlotOffer, Succeeded
 from inference.progress import ProgressBoard
 from inference.reader import WorkReader
 from inference.runner import Runner
@@ -40,6 +40,10 @@ BUSY_SECONDS: Final = 0.1  # how late a busy one notices a time limit
 SETTLE_DELAY_SECONDS: Final = 0.02  # how long a result waits for company while more are about to come
 SETTLE_TOGETHER: Final = 256
 OWNERSHIP_SECONDS: Final = 30.0  # a slot that commits nothing asks so often whether it is still its own
+# The offset tells others how far the slot is; nobody resumes by it, as epochs decide what is worked on. In every
+# transaction it would cost two round trips and a third of the broker's work.
+OFFSET_SECONDS: Final = 1.0
+SHORT_SECONDS: Final = 0.5
 OPEN_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 1.0
 # While the child loads, nobody hears of the older life: the slot monitor may fence the slot, which means us then.
@@ -94,6 +98,8 @@ class Worker:
         self._joined = False
         self._opened_at = 0.0
         self._owned_at = 0.0
+        self._offset_at = 0.0
+        self._committed_offset = -1
         self._stop_at: float | None = None
 
     def stop(self) -> None:
@@ -154,8 +160,16 @@ class Worker:
             self._outbox.send_progress(item, percent, words, now)
         if self._settle_is_due():
             self._settle()
-        if self._joined and (self._heartbeat.take_gap() or time.monotonic() - self._owned_at > OWNERSHIP_SECONDS):
+        if self._joined and (self._heartbeat.take_gap() or self._asks_now()):
             self._commit([])  # raises SlotFenced when the slot was given to another life
+
+    def _asks_now(self) -> bool:
+        """Whether a slot that has nothing to settle commits all the same."""
+        now = time.monotonic()
+        if now - self._owned_at > OWNERSHIP_SECONDS:
+            return True
+        idle = not self._runner.items and self._intake.commit_offset != self._committed_offset
+        return idle and now - self._offset_at > OFFSET_SECONDS
 
     def _patience(self) -> float:
         """How long to wait at most when nothing happens."""
@@ -233,8 +247,13 @@ class Worker:
             self._log_end(finished)
 
     def _commit(self, records: Sequence[Outgoing]) -> None:
-        self._producer.commit(records, self._intake.commit_offset)
+        now = time.monotonic()
+        offset = self._intake.commit_offset
+        with_offset = not records or now - self._offset_at > OFFSET_SECONDS
+        self._producer.commit(records, offset if with_offset else None)
         self._owned_at = time.monotonic()
+        if with_offset:
+            self._offset_at, self._committed_offset = now, offset
 
     # -- what runs say, see `inference.runner.Listener`
 
@@ -286,7 +305,8 @@ class Worker:
             self._producer = self._open_producer()
         now = self._clock.now_ms()
         self._producer.commit(self._outbox.slot_change("slot_joined", self._who, self._offer, now), None)
-        self._owned_at = time.monotonic()
+        self._owned_at = self._offset_at = time.monotonic()
+        self._committed_offset = self._intake.commit_offset
         self._joined = True
         self._heartbeat.beat_now()
         log.info("slot_joined", slot=self._settings.slot, epoch=self._epoch, pool=self._settings.pool)
@@ -374,7 +394,10 @@ class Worker:
 
     def _log_end(self, finished: Finished) -> None:
         ending = finished.ending
-        log.info(
+        # A line for each of thousands of short stages would cost as much as the stages.
+        short = isinstance(ending, Succeeded) and finished.run_seconds < SHORT_SECONDS
+        tell = log.debug if short else log.info
+        tell(
             "stage_ended",
             outcome=type(ending).__name__.lower(),
             error_class=ending.error_class if isinstance(ending, Failed) else None,

@@ -44,6 +44,16 @@ def _is_plain(key: str) -> bool:
     return _PLAIN_KEY.fullmatch(key) is not None
 
 
+def _make_folder(path: str) -> None:
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        _make_folder(os.path.dirname(path))
+        _make_folder(path)
+
+
 def _write(path: str, data: bytes) -> None:
     """Writes a small file whole or not at all, as obstore does, in a fifth of its CPU time."""
     # Listings of obstore leave names of this form out: they are files that are being written.
@@ -52,11 +62,15 @@ def _write(path: str, data: bytes) -> None:
     try:
         out = os.open(draft, flags, 0o644)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _make_folder(os.path.dirname(path))
         out = os.open(draft, flags, 0o644)
     try:
-        with open(out, "wb", buffering=0) as file:
-            file.write(data)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(out, left) :]
+        finally:
+            os.close(out)
         os.rename(draft, path)
     except BaseException:
         os.unlink(draft)

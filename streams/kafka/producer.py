@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -16,6 +16,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from streams.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
+
+_TRANSACTION_LINGER_MS: Final = 5.0
 
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -36,9 +38,9 @@ def producer_config(settings: KafkaSettings, *, linger_ms: float = 0) -> dict[st
 
 def transactional_config(settings: KafkaSettings, transactional_id: str) -> dict[str, Any]:
     """librdkafka settings of a producer whose sends are transactions. An open transaction stalls every read_committed
-    reader, so the broker ends it after 10 s."""
+    reader, so the broker ends it after 10 s. The commit sends what lingers at once: one request a partition."""
     return {
-        **producer_config(settings),
+        **producer_config(settings, linger_ms=_TRANSACTION_LINGER_MS),
         "transactional.id": transactional_id,
         "transaction.timeout.ms": 10_000,
         "delivery.timeout.ms": 10_000,
