@@ -44,6 +44,8 @@ LOOK_BACK_MS: Final = 24 * 3_600_000
 AROUND_MS: Final = 2_000
 AFTER_CREATION_MS: Final = 900_000
 TRIES: Final = 3
+# Events are looked at seldom: few large fetches.
+UNHURRIED: Final = {"fetch.min.bytes": 1_000_000, "fetch.wait.max.ms": 5_000}
 # The value of `transition` as Avro writes it: length (zigzag), bytes. Saves decoding the seven other events of a job.
 _QUEUED: Final = b"\x0cqueued"
 
@@ -105,7 +107,8 @@ class Reconciler(Beside):
 
     def run(self) -> None:
         """Compares, again and again. A broker that does not answer is asked again in the next round."""
-        consumer = Consumer(consumer_config(self._kafka, f"meshyard-reconciler-{self._kafka.domain}"))
+        config = consumer_config(self._kafka, f"meshyard-reconciler-{self._kafka.domain}")
+        consumer = Consumer({**config, **UNHURRIED})
         try:
             self._assign(consumer)
             clock = self._inbox.clock

@@ -44,7 +44,7 @@ class RoutingRelay(Beside):
 
     def run(self) -> None:
         """Reads and hands on."""
-        consumer = Consumer(consumer_config(self._settings, "meshyard-routing-relay"))
+        consumer = Consumer({**consumer_config(self._settings, "meshyard-routing-relay"), "fetch.wait.max.ms": 5_000})
         consumer.assign([TopicPartition(ROUTING, 0, OFFSET_BEGINNING)])
         try:
             while not self.stopping.is_set():

@@ -25,6 +25,8 @@ from streams.snapshots import SnapshotStore
 log = structlog.get_logger(__name__)
 MAX_RECORDS = 256
 MAX_ENTRIES = 500
+# What is decided is sent after so many entries at the latest: slots must not wait for the rest of a long batch.
+MAX_ENTRIES_A_PASS = 1_000
 # How late a tick may be that retry delays and deadlines wait for.
 TICK_STEP_SECONDS = 0.1
 
@@ -112,6 +114,7 @@ async def scheduler_role(
 
     async def work(records: list[Incoming]) -> None:
         decisions: list[Decision] = []
+        entries = 0
         for incoming in records:
             try:
                 record = codec.decode(incoming.value, "inbox_batch")
@@ -123,6 +126,10 @@ async def scheduler_role(
                     await role.bury(incoming, reason="refused", detail=f"entry {decision.entry}: {decision.detail}")
                 else:
                     decisions.append(decision)
+            entries += len(record["entries"])
+            if entries >= MAX_ENTRIES_A_PASS:
+                await shell.carry_out(decisions)
+                decisions, entries = [], 0
         await shell.carry_out(decisions)
 
     async def locked(records: list[Incoming]) -> None:
