@@ -1,50 +1,34 @@
-"""What the gateway reads from Kafka, in one thread: a Consumer with every partition assigned by hand.
+"""What fills the read model: requests.*, commands and jobs.events, read on from the model's own offsets.
 
-Durable topics (requests.*, commands, jobs.events) go on from the read model's offsets; control.tenants is read whole
-at each start; answers, progress and load matter only while they are new, so they start at the end. What concerns live
-state goes to the event loop in one call a poll, what is durable into the read model, and then the loop is told which
-jobs changed.
+Records go into the read model in batches, and then the event loop is told which jobs changed. While few come, each is
+fetched the moment it is there, for its user's stream; while many come, the broker gathers them for a moment, because
+a fetch costs more than the record that it brings.
 """
 
-import asyncio
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from gateway.heads import HeadReader
 from gateway.ids import SIGNATURE_HEADER, is_job_id, signature
+from gateway.reading import Reader, key_of
 from gateway.readmodel import ReadModel
 from gateway.tables import ROW_RANKS, Batch, FiledEvent, JobKey, Place
-from schemas.codec import Codec, Record
-from schemas.errors import CodecError
+from schemas.codec import Codec
 from schemas.pipelines import WORKFLOWS
 from schemas.registry import Registry
-from schemas.topics import ANSWERS, COMMANDS, EVENTS, LOAD, PROGRESS, TENANTS, requests_topic
-from streams.kafka.consumer import consumer_config
+from schemas.topics import COMMANDS, EVENTS, requests_topic
 from streams.kafka.producer import header
 from streams.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
 REQUESTS: Final = tuple(requests_topic(workflow) for workflow in WORKFLOWS)
-_DURABLE: Final = frozenset((*REQUESTS, COMMANDS, EVENTS))
-_LIVE: Final = frozenset((ANSWERS, PROGRESS, LOAD))
-_TOPICS: Final = (*REQUESTS, COMMANDS, EVENTS, TENANTS, ANSWERS, PROGRESS, LOAD)
-_BATCH: Final = 500
-_RETRY_SECONDS: Final = 0.3
+_TOPICS: Final = (*REQUESTS, COMMANDS, EVENTS)
 # Commits are this far apart at least: the first record after a pause is written at once, a burst in few pieces.
 _COMMIT_SECONDS: Final = 0.01
 _MAX_PENDING: Final = 2_000
@@ -52,41 +36,47 @@ _MAX_PENDING: Final = 2_000
 _PRUNE_JOBS: Final = 500
 _PRUNE_SECONDS: Final = 60.0
 _PRUNE_MORE_SECONDS: Final = 0.5
-# Polls are this far apart at least, so that a stream of single records becomes batches: waking for each costs more
-# than working on it. A record after a pause is not held up.
-_PACE_SECONDS: Final = 0.003
+# How a fetch waits at the broker. In bulk a record comes up to 40 ms later, and a fetch brings dozens of them.
+_PROMPT: Final[dict[str, Any]] = {}
+_BULK: Final[dict[str, Any]] = {"fetch.min.bytes": 65_536, "fetch.wait.max.ms": 40}
+# Records a second from which on, and below which, reading changes; measured over so long.
+BULK_RATE: Final = 400.0
+PROMPT_RATE: Final = 150.0
+WINDOW_SECONDS: Final = 1.0
 
 
-@dataclass(kw_only=True)
-class LiveBatch:
-    """What one poll brought that lives in memory only; tenants by user, None for one who was removed."""
+class Flow:
+    """Whether records come so fast that they are read in bulk; pure, time is an argument (monotonic seconds)."""
 
-    answers: list[Record] = field(default_factory=list)
-    progress: list[Record] = field(default_factory=list)
-    loads: list[Record] = field(default_factory=list)
-    tenants: list[tuple[str, Record | None]] = field(default_factory=list)
+    def __init__(self, now: float) -> None:
+        self.bulk = False
+        self._since = now
+        self._records = 0
 
-    def __bool__(self) -> bool:
-        return bool(self.answers or self.progress or self.loads or self.tenants)
+    def turned(self, records: int, now: float) -> bool:
+        """Takes note of records; whether `bulk` has just changed."""
+        self._records += records
+        elapsed = now - self._since
+        if elapsed < WINDOW_SECONDS:
+            return False
+        rate = self._records / elapsed
+        self._since, self._records = now, 0
+        bulk = rate >= (PROMPT_RATE if self.bulk else BULK_RATE)
+        turned, self.bulk = bulk != self.bulk, bulk
+        return turned
 
 
 class FeedListener(Protocol):
     """Who is told; every call comes on the event loop, in the order of reading."""
 
-    def on_live(self, batch: LiveBatch) -> None:
-        """Records of live topics and of control.tenants."""
-
     def on_changed(self, jobs: dict[JobKey, bool]) -> None:
         """Jobs whose rows the read model has just committed; True for those with events among them."""
 
-    def on_tenants_loaded(self) -> None:
-        """All of control.tenants as it stood at the start has been handed over."""
-
     def on_caught_up(self) -> None:
-        """Every durable partition was read to its end once."""
+        """Every partition was read to its end once."""
 
     def on_failed(self, error: Exception) -> None:
-        """The thread has ended and will not come back."""
+        """A reader has ended and will not come back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,119 +91,66 @@ class FeedSettings:
     now_ms: Callable[[], int]
 
 
-class Feed:
-    """The consumer thread. start() returns at once; the broker may come later."""
+class Feed(Reader):
+    """The thread that fills the read model."""
 
     def __init__(
         self, settings: FeedSettings, codec: Codec, registry: Registry, read_model: ReadModel, listener: FeedListener
     ) -> None:
-        self._settings = settings.kafka
-        self._name = settings.name
+        super().__init__(settings.kafka, settings.name, _TOPICS, listener.on_failed)
         self._server_key = settings.server_key
         self._keep_ms = settings.keep_ms
         self._now_ms = settings.now_ms
-        self._next_prune = 0.0
         self._codec = codec
         self._heads = HeadReader(registry)
         self._read_model = read_model
         self._listener = listener
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        self._next: dict[Place, int] = {}
         self._behind: set[Place] = set()
-        self._tenants_behind: set[Place] = set()
         self._pending = Batch()
         self._ends: list[Place] = []
         self._last_commit = 0.0
-        self._last_poll = 0.0
-        self.connected = False
+        self._next_prune = 0.0
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Starts reading; the listener's calls go to this loop."""
-        self._loop = loop
-        self._thread.start()
-
-    async def stop(self) -> None:
-        """Ends the thread after the batch in hand."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
-
-    def _run(self) -> None:
-        consumer = Consumer(
-            {
-                **consumer_config(self._settings, f"meshyard-{self._name}"),
-                "client.id": self._name,
-                "enable.partition.eof": True,
-            },
-        )
+    def _read(self) -> None:
+        consumer = self._consumer(_PROMPT)
         try:
-            if self._assign(consumer):
-                while not self._stop.is_set():
-                    self._poll(consumer)
-                self._commit()
-        except Exception as error:  # the process cannot serve without its feed: it ends and is started again
-            log.exception("feed failed")
-            self._tell(self._listener.on_failed, error)
+            places, cluster_id = self._wait_for_topics(consumer)
+            if self._stop.is_set():
+                return
+            stored = self._read_model.open(cluster_id)
+            self._next = {place: stored.get(place, OFFSET_BEGINNING) for place in places}
+            self._behind = set(places)
+            self._assign(consumer)
+            self.connected = True
+            flow = Flow(time.monotonic())
+            while not self._stop.is_set():
+                records = self._turn(consumer)
+                if not self._behind and flow.turned(records, time.monotonic()):
+                    # Settings of fetches are fixed for a consumer's life; what it had in hand is fetched again.
+                    consumer.close()
+                    consumer = self._consumer(_BULK if flow.bulk else _PROMPT)
+                    self._assign(consumer)
+                    log.info("reading turned", bulk=flow.bulk)
+            self._commit()
         finally:
             consumer.close()
 
-    def _assign(self, consumer: Consumer) -> bool:
-        """Waits for broker and topics and takes every partition. False when stopped meanwhile."""
-        partitions, cluster_id = self._wait_for_topics(consumer)
-        if self._stop.is_set():
-            return False
-        stored = self._read_model.open(cluster_id)
-        assignment = []
-        for topic, partition in partitions:
-            if topic in _LIVE:
-                offset = OFFSET_END
-            else:
-                offset = stored.get((topic, partition), OFFSET_BEGINNING)
-                (self._tenants_behind if topic == TENANTS else self._behind).add((topic, partition))
-            assignment.append(TopicPartition(topic, partition, offset))
-        consumer.assign(assignment)
-        self.connected = True
-        return True
+    def _assign(self, consumer: Consumer) -> None:
+        consumer.assign([TopicPartition(*place, offset) for place, offset in self._next.items()])
 
-    def _wait_for_topics(self, consumer: Consumer) -> tuple[list[Place], str]:
-        last_told = ""
-        while not self._stop.is_set():
-            try:
-                metadata = consumer.list_topics(timeout=1)
-            except KafkaException as error:
-                missing = f"the broker does not answer: {error.args[0].str()}"
-            else:
-                found = metadata.topics
-                absent = [t for t in _TOPICS if t not in found or found[t].error is not None]
-                if not absent:
-                    places = [(topic, number) for topic in _TOPICS for number in sorted(found[topic].partitions)]
-                    return places, metadata.cluster_id or ""
-                missing = f"topics are missing: {', '.join(absent)}"
-            if missing != last_told:
-                log.warning("waiting for Kafka", reason=missing)
-                last_told = missing
-            self._stop.wait(_RETRY_SECONDS)
-        return [], ""
-
-    def _poll(self, consumer: Consumer) -> None:
-        now = time.monotonic()
-        if now - self._last_poll < _PACE_SECONDS:
-            time.sleep(self._last_poll + _PACE_SECONDS - now)
+    def _turn(self, consumer: Consumer) -> int:
+        """One poll and perhaps a commit; returns how many records came."""
         due = self._last_commit + _COMMIT_SECONDS - time.monotonic()
         waits = bool(self._pending.offsets or self._ends)
-        first = consumer.poll(max(0.0, due) if waits else 0.25)
-        self._last_poll = time.monotonic()
-        if first is not None:
-            # consume() alone would wait for a full batch; so it only takes what lies there already.
-            messages = [first, *consumer.consume(_BATCH, 0)]
-            live = LiveBatch()
-            self._ends += self._sort(messages, live, self._pending)
-            if live:
-                self._tell(self._listener.on_live, live)
+        records = 0
+        for message, place in self._sorted(self._poll(consumer, max(0.0, due) if waits else 0.25), self._ends):
+            self._next[place] = self._pending.offsets[place] = (message.offset() or 0) + 1
+            records += 1
         full = len(self._pending.events) + len(self._pending.requests) >= _MAX_PENDING
         if full or time.monotonic() - self._last_commit >= _COMMIT_SECONDS:
             self._commit()
+        return records
 
     def _commit(self) -> None:
         """Writes what is pending and tells of it; then of ends that were reached."""
@@ -225,8 +162,12 @@ class Feed:
                 self._tell(self._listener.on_changed, changed)
         self._prune()
         if self._ends:
-            ends, self._ends = self._ends, []
-            self._reached(ends)
+            if self._behind.intersection(self._ends):
+                self._behind.difference_update(self._ends)
+                if not self._behind:
+                    log.info("caught up")
+                    self._tell(self._listener.on_caught_up)
+            self._ends.clear()
 
     def _prune(self) -> None:
         """Forgets old jobs, a few at a time and not while there is a past to catch up with."""
@@ -237,80 +178,20 @@ class Feed:
         if gone:
             log.info("old jobs forgotten", jobs=gone)
 
-    def _sort(self, messages: Sequence[Message], live: LiveBatch, durable: Batch) -> list[Place]:
-        """Takes records apart by topic; returns the partitions whose end was reached."""
-        ends: list[Place] = []
-        for message in messages:
-            place = (message.topic() or "", message.partition() or 0)
-            error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    ends.append(place)
-                else:
-                    log.warning("Kafka error", topic=place[0], partition=place[1], error=error.str())
-                continue
-            try:
-                self._take(message, place, live, durable)
-            except (CodecError, ValueError) as reason:
-                # Whoever decides on the record sends it to jobs.dead; the read model goes on.
-                log.warning(
-                    "record skipped",
-                    topic=place[0],
-                    partition=place[1],
-                    offset=message.offset(),
-                    reason=getattr(reason, "code", type(reason).__name__),
-                )
-            if place[0] in _DURABLE:
-                durable.offsets[place] = (message.offset() or 0) + 1
-        return ends
-
-    def _take(self, message: Message, place: Place, live: LiveBatch, durable: Batch) -> None:
+    def _take(self, message: Message, place: Place) -> None:
         topic, value, offset = place[0], message.value(), message.offset() or 0
         if topic == EVENTS:
             head = self._heads.read(value)
             if head.transition not in ROW_RANKS:
                 raise ValueError(head.transition)
-            durable.events.append(FiledEvent(head, value or b"", place[1], offset))
-        elif topic in REQUESTS:
-            record = self._codec.decode_strict(value, "job_requested")
-            # Anybody may write here; admission refuses what is not under its user's key, so it makes no job.
-            if _key(message) == record["user_id"] and is_job_id(record["job_id"]):
-                durable.requests.append((record, offset))
+            self._pending.events.append(FiledEvent(head, value or b"", place[1], offset))
         elif topic == COMMANDS:
             record = self._codec.decode_strict(value, "command")
             signed = header(message, SIGNATURE_HEADER) == signature(self._server_key, value or b"")
-            if signed and _key(message) == record["user_id"]:
-                durable.commands.append(record)
-        elif topic == ANSWERS:
-            live.answers += self._codec.decode(value, "admission_answers")["answers"]
-        elif topic == PROGRESS:
-            live.progress.append(self._codec.decode(value, "job_progress"))
-        elif topic == LOAD:
-            live.loads.append(self._codec.decode(value, "domain_load"))
-        elif topic == TENANTS:
-            if value is None:
-                live.tenants.append((_key(message), None))
-            else:
-                tenant = self._codec.decode(value, "tenant")
-                live.tenants.append((tenant["user_id"], tenant))
-
-    def _reached(self, ends: Sequence[Place]) -> None:
-        if not ends or not (self._behind or self._tenants_behind):
-            return
-        had_tenants, had_rest = bool(self._tenants_behind), bool(self._behind)
-        self._tenants_behind.difference_update(ends)
-        self._behind.difference_update(ends)
-        if had_tenants and not self._tenants_behind:
-            self._tell(self._listener.on_tenants_loaded)
-        if had_rest and not self._behind:
-            log.info("caught up", at_seconds=round(time.monotonic(), 3))
-            self._tell(self._listener.on_caught_up)
-
-    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
-        assert self._loop is not None, "start() comes first"
-        self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _key(message: Message) -> str:
-    key = message.key()
-    return key.decode("utf-8", "replace") if isinstance(key, bytes) else key or ""
+            if signed and key_of(message) == record["user_id"]:
+                self._pending.commands.append(record)
+        else:
+            record = self._codec.decode_strict(value, "job_requested")
+            # Anybody may write here; admission refuses what is not under its user's key, so it makes no job.
+            if key_of(message) == record["user_id"] and is_job_id(record["job_id"]):
+                self._pending.requests.append((record, offset))

@@ -11,10 +11,11 @@ from confluent_kafka import KafkaException
 
 from gateway.answers import Answers
 from gateway.auth import TenantDirectory
-from gateway.feeds import Feed, FeedSettings, LiveBatch
+from gateway.feeds import Feed, FeedSettings
 from gateway.fold import JobFold, fold
 from gateway.hub import Hub
 from gateway.jobs import JobJson, Standing, job_json, request_row
+from gateway.live import LiveBatch, LiveReader
 from gateway.load import FRESH_SECONDS, STANDARD, Loads
 from gateway.problems import not_found, unavailable
 from gateway.readmodel import ReadModel
@@ -50,7 +51,7 @@ _T = TypeVar("_T")
 
 
 class Services:
-    """Everything behind the routes; a FeedListener. start() and stop() are the lifespan's."""
+    """Everything behind the routes; a FeedListener and LiveListener. start() and stop() are the lifespan's."""
 
     def __init__(self, settings: GatewaySettings, clock: Clock | None = None) -> None:
         self.settings = settings
@@ -71,6 +72,7 @@ class Services:
             now_ms=self.clock.now_ms,
         )
         self.feed = Feed(reading, self.codec, self.registry, self.read_model, self)
+        self.live = LiveReader(settings.kafka, settings.gateway_id, self.codec, self)
         self.caught_up = False
         self.failed: Exception | None = None
         self.on_fatal: Callable[[], None] = lambda: None
@@ -84,20 +86,21 @@ class Services:
             await asyncio.to_thread(lambda: [self.registry.latest(name) for name in _RECORDS])
         self._producer = await AsyncProducer(self.settings.kafka, linger_ms=0).__aenter__()
         self.feed.start(loop)
+        self.live.start(loop)
 
     async def stop(self) -> None:
         """Flushes what was sent, ends the feed, closes the read model."""
         self.hub.drain()
         if self._producer is not None:
             await self._producer.__aexit__(None, None, None)
-        await self.feed.stop()
+        await asyncio.gather(self.feed.stop(), self.live.stop())
         self._readers.shutdown()
         self.read_model.close()
 
-    # What the feed tells (FeedListener).
+    # What the readers tell (FeedListener, LiveListener).
 
     def on_live(self, batch: LiveBatch) -> None:
-        """See FeedListener."""
+        """See LiveListener."""
         self.answers.settle(batch.answers)
         if batch.progress:
             self.hub.put_progress(batch.progress)
@@ -114,7 +117,7 @@ class Services:
         self.hub.changed(jobs)
 
     def on_tenants_loaded(self) -> None:
-        """See FeedListener."""
+        """See LiveListener."""
         self.tenants.loaded = True
 
     def on_caught_up(self) -> None:
@@ -163,7 +166,7 @@ class Services:
             found.append({"name": "feed", "detail": "reading from Kafka has failed; the process is ending"})
         if self.hub.draining:
             found.append({"name": "draining", "detail": "the process is stopping"})
-        if not self.feed.connected:
+        if not (self.feed.connected and self.live.connected):
             found.append({"name": "broker", "detail": "Kafka does not answer or its topics are missing"})
         elif not (self.caught_up and self.tenants.loaded):
             found.append({"name": "read_model", "detail": "events up to the start are still being read"})
