@@ -1,4 +1,7 @@
-"""`python -m streams admission|scheduler|all`: the streams roles. Configured by MESHYARD_* variables."""
+"""`python -m streams admission|scheduler|all`: the streams roles. Configured by MESHYARD_* variables.
+
+`python -m streams begin-anew` is for a domain whose queue cannot be rebuilt; see docs/operations.md.
+"""
 
 import argparse
 import asyncio
@@ -31,7 +34,7 @@ log = structlog.get_logger("streams")
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT. Exit codes: 0 drained, 1 failed, 2 wrong settings."""
     parser = argparse.ArgumentParser(prog="python -m streams", description=__doc__)
-    parser.add_argument("role", choices=("admission", "scheduler", "all"))
+    parser.add_argument("role", choices=("admission", "scheduler", "all", "begin-anew"))
     parser.add_argument("--shard", default="0/1", metavar="i/N", help="which shard of admission, from 0 (default 0/1)")
     parser.add_argument("--domain", metavar="D", help="scheduling domain (default: MESHYARD_DOMAIN, else main)")
     arguments = parser.parse_args(argv)
@@ -46,7 +49,24 @@ def main(argv: list[str] | None = None) -> int:
     except (SettingsError, RegistryError, PolicyError) as error:
         print(f"streams: {error}", file=sys.stderr)
         return 2
+    if arguments.role == "begin-anew":
+        return _begin_anew(settings)
     return asyncio.run(_run(arguments.role, settings, codec))
+
+
+def _begin_anew(settings: StreamsSettings) -> int:
+    from streams.anew import SchedulerRuns, begin_anew
+    from streams.clock import SystemClock
+    from streams.objects import ObjectStore
+    from streams.snapshots import SnapshotStore
+
+    snapshots = SnapshotStore(ObjectStore(settings.objects_url), settings.kafka.domain)
+    try:
+        begin_anew(settings.kafka, snapshots, SystemClock())
+    except SchedulerRuns as error:
+        print(f"streams: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _shard(text: str) -> tuple[int, int]:

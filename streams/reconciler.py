@@ -1,5 +1,5 @@
 """Finds what fell between two chairs and mends it: accepted jobs that the scheduler does not know, work that a slot
-does not have.
+does not have, slots that the scheduler does not know.
 
 A thread beside the scheduler; the fold knows nothing of it. Each repair goes the way that everything else goes (an
 inbox entry that the fold treats as any repeat, a fence by the slot monitor), is counted, logged, and told as a
@@ -8,16 +8,17 @@ platform event of the kind `repair`.
 Jobs: `jobs.events` says which jobs were accepted (`queued`). One that is older than `reconcile_after_seconds` must be
 known to the fold, as a job or as one that ended; if it is not even known when the fold has read everything that stood
 in the inbox at that moment, it is handed in again: the request is looked up on its topic by time, and the StageReady
-has the same job id. The offset before the oldest event that still waits is committed, so a restart forgets none.
+has the same job id, and the stage and artefacts that the job's events tell of. The offset before the oldest event that
+still waits is committed, so a restart forgets none.
 
 Slots: a dispatch that the fold believes to be in a slot's hands, that the slot does not name in two heartbeats some
 time apart although it has read its work partition up to there (or reads nothing at all), is lost. Nobody can know
 whether the slot will start it after all, so the slot is fenced and its work goes elsewhere; it is never simply sent
-again.
+again. A slot that wants work and that the fold does not have is fenced too: its worker starts anew and joins.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -25,6 +26,8 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from schemas.codec import Codec, Record
 from schemas.errors import CodecError
+from schemas.jobs import TERMINAL_TRANSITIONS, Transition
+from schemas.pipelines import PIPELINES
 from schemas.topics import EVENTS, requests_topic, schedule_topic, work_topic
 from streams.beside import Beside
 from streams.inbox import InboxWriter
@@ -50,6 +53,11 @@ UNHURRIED: Final = {"fetch.min.bytes": 1_000_000, "fetch.wait.max.ms": 5_000}
 _QUEUED: Final = b"\x0cqueued"
 
 
+def reconciler_group(domain: str) -> str:
+    """Consumer group that holds how far a domain's reconciler has looked."""
+    return f"meshyard-reconciler-{domain}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SchedulerView:
     """What the reconciler may ask of the scheduler, from its own thread.
@@ -65,13 +73,14 @@ class SchedulerView:
 
 @dataclass(kw_only=True)
 class Accepted:
-    """A `queued` event whose job the fold has not been seen to know. inbox_end: where the inbox ended when it was first
-    missed; tries: how often it was handed in again."""
+    """A `queued` event whose job the fold has not been seen to know. finished: stage index -> artefacts, of stages that
+    succeeded since; inbox_end: where the inbox ended when it was first missed; tries: how often it was handed in."""
 
     event: Record
     partition: int
     offset: int
     heard_ms: int
+    finished: dict[int, list[Record]] = field(default_factory=dict)
     inbox_end: int | None = None
     tries: int = 0
 
@@ -107,7 +116,7 @@ class Reconciler(Beside):
 
     def run(self) -> None:
         """Compares, again and again. A broker that does not answer is asked again in the next round."""
-        config = consumer_config(self._kafka, f"meshyard-reconciler-{self._kafka.domain}")
+        config = consumer_config(self._kafka, reconciler_group(self._kafka.domain))
         consumer = Consumer({**config, **UNHURRIED})
         try:
             self._assign(consumer)
@@ -136,7 +145,7 @@ class Reconciler(Beside):
         places = [TopicPartition(EVENTS, p) for p in range(partition_count(self._kafka, EVENTS))]
         since = self._inbox.clock.now_ms() - LOOK_BACK_MS
         committed = consumer.committed(places, timeout=30)
-        by_time = _offsets_at(consumer, EVENTS, len(places), since)
+        by_time = offsets_at(consumer, EVENTS, len(places), since)
         consumer.assign(
             [
                 TopicPartition(EVENTS, place.partition, max(place.offset, at) if place.offset >= 0 else at)
@@ -166,9 +175,17 @@ class Reconciler(Beside):
         except CodecError as error:
             log.warning("event_unreadable", offset=message.offset(), reason=error.code)
             return
-        if event["transition"] != "queued":
-            self._accepted.pop(job_id, None)  # it goes on, or it has ended: somebody knows it
-        elif self._settings.domain_for(event["pipeline_id"]) == self._kafka.domain and not self._view.knows(job_id):
+        transition, known = event["transition"], self._accepted.get(job_id)
+        if transition in TERMINAL_TRANSITIONS:
+            self._accepted.pop(job_id, None)
+        elif known is not None:
+            if transition == Transition.STAGE_SUCCEEDED:
+                known.finished[event["stage_index"]] = event["artefacts"]
+        elif (
+            transition == Transition.QUEUED
+            and self._settings.domain_for(event["pipeline_id"]) == self._kafka.domain
+            and not self._view.knows(job_id)
+        ):
             self._accepted[job_id] = Accepted(
                 event=event,
                 partition=message.partition() or 0,
@@ -204,9 +221,11 @@ class Reconciler(Beside):
         request, raw = found
         event = accepted.event
         ready = stage_ready(request, raw, tier=event["tier"] or "free", at_ms=event["at"])
+        _resume(ready, accepted.finished)
         entry = self._inbox.entry("stage_ready", ready=ready)
         self._inbox.append("reconciler", entry)
-        self._tell("job_handed_in", job_id, {"user_id": event["user_id"], "accepted_at": str(event["at"])})
+        detail = {"user_id": event["user_id"], "accepted_at": str(event["at"]), "stage": ready["stage"]}
+        self._tell("job_handed_in", job_id, detail)
 
     def _find_request(self, event: Record) -> tuple[Record, bytes] | None:
         """The request that the event speaks of. A refused one may have had the same job id: creation times tell."""
@@ -232,8 +251,8 @@ class Reconciler(Beside):
         consumer = Consumer(consumer_config(self._kafka, "meshyard-read"))
         try:
             partitions = partition_count(self._kafka, topic)
-            starts = _offsets_at(consumer, topic, partitions, first_ms)
-            ends = _offsets_at(consumer, topic, partitions, last_ms + 1)
+            starts = offsets_at(consumer, topic, partitions, first_ms)
+            ends = offsets_at(consumer, topic, partitions, last_ms + 1)
         finally:
             consumer.close()
         for partition, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -252,19 +271,24 @@ class Reconciler(Beside):
     # ---- slots --------------------------------------------------------------------------------------------------
 
     def _compare_slots(self) -> None:
-        """Slots that do not name what they should have are fenced."""
+        """Slots that do not name what they should have, and slots that nobody knows, are fenced."""
         folded = self._view.folded()  # before the rest: what is believed must not be older than what was read
-        lost = self._disputes.compare(
-            self._view.in_hand(),
-            now=self._inbox.clock.monotonic_seconds(),
-            folded=folded,
-            work_end=lambda slot: self._end_of(work_topic(self._kafka.domain), slot),
-            inbox_end=lambda: self._end_of(schedule_topic(self._kafka.domain), 0),
-        )
+        in_hand, now = self._view.in_hand(), self._inbox.clock.monotonic_seconds()
+
+        def inbox_end() -> int:
+            return self._end_of(schedule_topic(self._kafka.domain), 0)
+
+        def work_end(slot: int) -> int:
+            return self._end_of(work_topic(self._kafka.domain), slot)
+
+        lost = self._disputes.compare(in_hand, now=now, folded=folded, work_end=work_end, inbox_end=inbox_end)
         for (slot, epoch), dispatches in lost.items():
             self._fence(slot, epoch)
             detail = {"slot": str(slot), "epoch": str(epoch), "dispatches": " ".join(sorted(dispatches))[:2_000]}
             self._tell("slot_fenced", f"slot-{slot}", detail)
+        for slot, epoch in self._disputes.strangers(in_hand, now=now, folded=folded, inbox_end=inbox_end):
+            self._fence(slot, epoch)
+            self._tell("stranger_fenced", f"slot-{slot}", {"slot": str(slot), "epoch": str(epoch)})
 
     def _end_of(self, topic: str, partition: int) -> int:
         """Where the next record will stand, open transactions included: what comes before it may yet be committed."""
@@ -280,7 +304,17 @@ class Reconciler(Beside):
         self._inbox.tell("repair", subject, {"repair": repair, **detail})
 
 
-def _offsets_at(consumer: Consumer, topic: str, partitions: int, at_ms: int) -> list[int]:
+def _resume(ready: Record, finished: Mapping[int, list[Record]]) -> None:
+    """Moves a StageReady to the stage after those that succeeded, with their artefacts."""
+    stages = [stage.name for stage in PIPELINES[ready["pipeline_id"]].stages]
+    index = stages.index(ready["stage"])
+    while index in finished and index + 1 < len(stages):
+        ready["artefacts"] = [*ready["artefacts"], *finished[index]]
+        index += 1
+    ready["stage"] = stages[index]
+
+
+def offsets_at(consumer: Consumer, topic: str, partitions: int, at_ms: int) -> list[int]:
     """By partition: the first offset with a time of at least `at_ms`; the partition's end when there is none."""
     asked = [TopicPartition(topic, partition, max(0, at_ms)) for partition in range(partitions)]
     offsets = []

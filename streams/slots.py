@@ -81,7 +81,8 @@ class SlotMonitor(Beside):
         self._asked: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
 
     def fence(self, slot: int, epoch: int) -> None:
-        """Ends a life of a slot as if it had been silent, in the next round. Safe in any thread."""
+        """Ends a life of a slot as if it had been silent, in the next round; also one that the scheduler does not
+        know. Safe in any thread."""
         self._asked.put((slot, epoch))
 
     def run(self) -> None:
@@ -94,10 +95,9 @@ class SlotMonitor(Beside):
                 for message in consumer.consume(500, timeout=POLL_SECONDS):
                     if message.error() is None:  # a broker that is away is librdkafka's to wait for
                         self._hear(message.value())
-                live = self._live()
-                lost = [*self._silence.lost(live, self._clock.monotonic_seconds()), *self._fences_asked()]
+                lost = [*self._silence.lost(self._live(), self._clock.monotonic_seconds()), *self._fences_asked()]
                 for slot, epoch in lost:
-                    if (slot, epoch) not in self._declared and live.get(slot) == epoch:
+                    if (slot, epoch) not in self._declared:
                         self._declare_lost(slot, epoch)
         finally:
             consumer.close()
@@ -144,7 +144,10 @@ class SlotMonitor(Beside):
         try:
             producer.init_transactions(30)
             if self._live().get(slot) != epoch:
-                return  # a new worker joined in the meantime; it has been fenced by mistake and will start again
+                # Not the scheduler's: a life that it never heard of, or one that joined in the meantime, which has been
+                # fenced by mistake. Either starts again.
+                log.warning("slot_fenced", slot=slot, epoch=epoch)
+                return
             producer.begin_transaction()
             producer.produce(
                 schedule_topic(self._settings.domain),

@@ -31,11 +31,11 @@ class EncodedSnapshot:
 class SnapshotOfOtherVersion(RuntimeError):
     """The queue was last kept by another version of the scheduling policy, which was not stopped in an orderly way."""
 
-    def __init__(self, version: int, prefix: str) -> None:
+    def __init__(self, version: int) -> None:
         self.version = version
         super().__init__(
-            f"{self.__doc__} Run the release with policy version {version} once more and stop it with SIGTERM; or, if "
-            f"no job is open, remove {prefix}/ from the object store to fold the whole inbox anew"
+            f"{self.__doc__} Run the release with policy version {version} once more and stop it with SIGTERM; or "
+            "`python -m streams begin-anew`, which begins with an empty queue and hands in open jobs again"
         )
 
 
@@ -62,6 +62,12 @@ class SnapshotStore:
         for key in self._objects.keys(self._prefix)[:-KEPT]:
             self._objects.delete(key)
 
+    def replace(self, snapshot: EncodedSnapshot) -> None:
+        """Stores a snapshot and removes all others."""
+        for key in self._objects.keys(self._prefix):
+            self._objects.delete(key)
+        self.save(snapshot)
+
     def newest(self, committed: int) -> SchedulerState | None:
         """The newest snapshot that this version of the policy can go on from, None if there is none at all.
 
@@ -81,5 +87,5 @@ class SnapshotStore:
                 return snapshot.state
             log.warning("snapshot_of_other_policy", key=key, version=snapshot.policy_version)
         if others not in (0, POLICY_VERSION):
-            raise SnapshotOfOtherVersion(others, self._prefix)
+            raise SnapshotOfOtherVersion(others)
         return None

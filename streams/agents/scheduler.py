@@ -37,7 +37,8 @@ class InboxGap(RuntimeError):
     def __init__(self, wanted: int, low: int) -> None:
         super().__init__(
             f"the newest snapshot needs inbox offset {wanted}, the oldest kept is {low}; "
-            "keep the inbox longer than its snapshots, then resubmit the jobs between"
+            "`python -m streams begin-anew` begins with an empty queue and hands in open jobs again; "
+            "keep the inbox longer than its snapshots"
         )
 
 
@@ -57,7 +58,7 @@ def recover(settings: StreamsSettings, codec: Codec, snapshots: SnapshotStore) -
     committed = committed_offset(settings.kafka, scheduler_group(domain), topic, 0) or 0
     scheduler = Scheduler(domain, snapshots.newest(committed))
     start, low = scheduler.state.next_offset, first_offset(settings.kafka, topic, 0)
-    if 0 < start < low:
+    if start < low and committed > start:
         raise InboxGap(start, low)
     folded = 0
     for message in read_range(settings.kafka, topic, 0, start=start, end=committed):
@@ -74,13 +75,13 @@ def recover(settings: StreamsSettings, codec: Codec, snapshots: SnapshotStore) -
 
 def opening_entries(scheduler: Scheduler, settings: StreamsSettings, codec: Codec, now_ms: int) -> list[Record]:
     """What a life appends to the inbox first: the policy, if it is another than the fold's; the tenants, if the fold
-    starts from an inbox that no longer holds their rows."""
+    has read of none: it began anew, or there are none."""
     entries: list[Record] = []
     policy = read_policy(settings.policy_file)
     if digest(policy) != digest(scheduler.state.policy):
         change = {"digest": digest(policy), "body": dump_policy(policy)}
         entries.append({"kind": "policy_changed", "at": now_ms, "policy": change})
-    if not scheduler.state.tenants and first_offset(settings.kafka, schedule_topic(scheduler.domain), 0) > 0:
+    if not scheduler.state.tenants and scheduler.state.next_offset > 0:
         entries += [{"kind": "tenant_changed", "at": now_ms, "tenant": share} for share in _shares(settings, codec)]
     return entries
 

@@ -8,9 +8,14 @@ from typing import Any, Final
 STUCK_PAUSES: Final = 3
 
 
+# States in which a slot has joined and wants work.
+_WORKING: Final = frozenset({"idle", "busy"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Report:
     epoch: int
+    working: bool
     named: frozenset[str]
     last_work_offset: int
     at: float
@@ -34,11 +39,13 @@ class Disputes:
         self._pause = pause_seconds
         self._reports: dict[int, _Report] = {}
         self._open: dict[tuple[int, int, str], _Dispute] = {}
+        self._strangers: dict[tuple[int, int], _Dispute] = {}
 
     def heard(self, beat: Mapping[str, Any], now: float) -> None:
         """A slot's heartbeat."""
         self._reports[beat["slot"]] = _Report(
             epoch=beat["epoch"],
+            working=beat["state"] in _WORKING,
             named=frozenset(beat["dispatch_ids"]),
             last_work_offset=beat["last_work_offset"],
             at=now,
@@ -81,6 +88,31 @@ class Disputes:
                 still[key] = dispute
         self._open = still
         return lost
+
+    def strangers(
+        self, known: Mapping[int, object], *, now: float, folded: int, inbox_end: Callable[[], int]
+    ) -> set[tuple[int, int]]:
+        """(slot, epoch) of slots that want work and that the fold does not have; each is named once.
+
+        They joined, and the fold has no trace of it: it began anew, or their joining was cut from the inbox. Decided as
+        in `compare`: two heartbeats some time apart, then all of the inbox read.
+        """
+        found: set[tuple[int, int]] = set()
+        still: dict[tuple[int, int], _Dispute] = {}
+        for slot, report in list(self._reports.items()):
+            key = (slot, report.epoch)
+            if slot in known or not report.working:
+                continue
+            dispute = self._strangers.get(key) or _Dispute(since=now, work_end=0, read=0)
+            if dispute.inbox_end is not None and folded >= dispute.inbox_end:
+                found.add(key)
+                del self._reports[slot]
+                continue
+            if dispute.inbox_end is None and report.at - dispute.since >= self._pause:
+                dispute.inbox_end = inbox_end()
+            still[key] = dispute
+        self._strangers = still
+        return found
 
     def _is_missed_again(self, dispute: _Dispute, report: _Report) -> bool:
         """Whether the slot said later that it does not have it, though it should."""

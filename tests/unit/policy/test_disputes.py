@@ -19,8 +19,8 @@ class Yard:
         self.folded = 50
         self.asked = 0
 
-    def beat(self, *named: str, epoch: int = 7, read: int = 4) -> None:
-        beat = {"slot": 3, "epoch": epoch, "dispatch_ids": list(named), "last_work_offset": read}
+    def beat(self, *named: str, epoch: int = 7, read: int = 4, state: str = "busy") -> None:
+        beat = {"slot": 3, "epoch": epoch, "dispatch_ids": list(named), "last_work_offset": read, "state": state}
         self.disputes.heard(beat, self.now)
 
     def compare(self, in_hand: Any = IN_HAND, *, after: float = 0.0) -> dict[tuple[int, int], set[str]]:
@@ -31,6 +31,12 @@ class Yard:
             folded=self.folded,
             work_end=lambda _: self.work_end,
             inbox_end=self._inbox_end,
+        )
+
+    def strangers(self, known: Any = (), *, after: float = 0.0) -> set[tuple[int, int]]:
+        self.now += after
+        return self.disputes.strangers(
+            dict.fromkeys(known), now=self.now, folded=self.folded, inbox_end=self._inbox_end
         )
 
     def _inbox_end(self) -> int:
@@ -120,3 +126,25 @@ def test_a_heartbeat_of_before_is_not_a_second_one() -> None:
     yard.compare()
     assert yard.compare(after=5 * PAUSE) == {}
     assert yard.compare(after=5 * PAUSE) == {}
+
+
+def test_a_slot_that_nobody_knows_is_a_stranger() -> None:
+    yard = Yard()
+    yard.folded = 40
+    yard.beat(state="idle")
+    assert yard.strangers() == set()
+    yard.now += PAUSE
+    yard.beat(state="idle")
+    assert yard.strangers() == set()
+    assert yard.strangers(after=60) == set(), "its joining may stand in what the fold has not read"
+    yard.folded = 50
+    assert yard.strangers() == {(3, 7)}
+    assert yard.strangers(after=60) == set(), "it is named once"
+
+
+def test_slots_that_are_known_load_or_stop_are_no_strangers() -> None:
+    yard = Yard()
+    for state, known in (("idle", (3,)), ("loading", ()), ("stopping", ())):
+        for _ in range(4):
+            yard.beat(state=state)
+            assert yard.strangers(known, after=PAUSE) == set()
