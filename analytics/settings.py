@@ -71,8 +71,9 @@ def whole_number(environ: Mapping[str, str], variable: str, default: int, limit:
 class SinkSettings:
     """The sink. `sink_id` is its static membership in the group: a restart has its partitions back at once.
 
-    A block closes after `linger_ms`, `block_rows` rows or `block_bytes` bytes of values. A block costs ClickHouse about
-    40 ms of CPU however small it is, because every view is planned for it, so blocks are few rather than fresh.
+    A block closes after `linger_ms` (under steady load up to `max_linger_ms`), `block_rows` rows or `block_bytes` bytes
+    of values. A block costs ClickHouse about 40 ms of CPU however small it is, because every view is planned for it, so
+    blocks are few rather than fresh.
     """
 
     clickhouse_url: str = field(repr=False)
@@ -81,6 +82,7 @@ class SinkSettings:
     group: str = "meshyard-sink"
     sink_id: str = "sink-0"
     linger_ms: int = 2000
+    max_linger_ms: int = 6000
     block_rows: int = 10_000
     block_bytes: int = 8_388_608
     prices_file: Path | None = None
@@ -99,6 +101,7 @@ class SinkSettings:
             group=environ.get("MESHYARD_SINK_GROUP", cls.group),
             sink_id=environ.get("MESHYARD_SINK_ID", cls.sink_id),
             linger_ms=whole_number(environ, "MESHYARD_SINK_LINGER_MS", cls.linger_ms, 60_000),
+            max_linger_ms=whole_number(environ, "MESHYARD_SINK_MAX_LINGER_MS", cls.max_linger_ms, 60_000),
             block_rows=block_rows,
             block_bytes=cls.block_bytes,
             prices_file=Path(prices_file) if prices_file else None,

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from analytics.intents import Intent, Source, intent_of
+from analytics.pace import Pace
 from analytics.records import Raw, Row, row_of
 from analytics.settings import SinkSettings
 from analytics.store import Store, StoreUnavailableError
@@ -33,7 +34,6 @@ _POLL_SECONDS = 0.1
 _POLL_RECORDS = 2000
 _FETCH_BYTES = 256 * 1024
 _FETCH_WAIT_MS = 200
-_FIRST_LINGER_SECONDS = 0.05  # the first record after a pause does not wait for others
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _KAFKA_SECONDS = 30.0
 _MAX_DEAD_BYTES = 900_000
@@ -55,11 +55,11 @@ class _Partition:
 
     number: int
     start: int
+    pace: Pace
     intent: Intent | None = None
     is_stated: bool = False
     records: list[Raw] = field(default_factory=list)
     size_bytes: int = 0
-    last_flush: float = float("-inf")
     due: float | None = None
     retry_at: float = 0.0
     retries: int = 0
@@ -157,8 +157,11 @@ class Sink:
             if start < 0:
                 start, _ = consumer.get_watermark_offsets(place, timeout=_KAFKA_SECONDS)
             intent = intent_of(start, place.metadata)
+            pace = Pace(
+                shortest_seconds=self._settings.linger_ms / 1000, longest_seconds=self._settings.max_linger_ms / 1000
+            )
             self._partitions[place.partition] = _Partition(
-                number=place.partition, start=start, intent=intent, is_stated=intent is not None
+                number=place.partition, start=start, pace=pace, intent=intent, is_stated=intent is not None
             )
             starts.append(TopicPartition(place.topic, place.partition, start))
             if intent is not None:
@@ -222,7 +225,7 @@ class Sink:
         if not partition.records:
             return None
         if partition.due is None:
-            partition.due = max(now + _FIRST_LINGER_SECONDS, partition.last_flush + self._settings.linger_ms / 1000)
+            partition.due = partition.pace.due(now)
         if now < partition.due and not self._is_full(partition):
             return None
         partition.due = None
@@ -258,7 +261,8 @@ class Sink:
         partition.records = partition.records[len(block) :]
         partition.size_bytes = sum(len(raw.value or b"") for raw in partition.records)
         partition.start, partition.intent, partition.is_stated = intent.end, None, False
-        partition.last_flush, partition.retry_at, partition.retries = now, 0.0, 0
+        partition.retry_at, partition.retries = 0.0, 0
+        partition.pace.stored(now)
         if partition.is_paused and not self._is_full(partition):
             self._consumer.resume([self._place(partition)])
             partition.is_paused = False
