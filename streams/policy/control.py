@@ -7,7 +7,7 @@ from schemas.events import platform_event
 from streams.policy.config import digest, parse_policy
 from streams.policy.decisions import Platform
 from streams.policy.fold import Fold
-from streams.policy.jobs import CANCELED, Jobs
+from streams.policy.jobs import CANCELED, Jobs, early_key
 from streams.policy.slots import Slots
 from streams.policy.state import EarlyCancel, Job, Slot, Tenant
 
@@ -72,10 +72,9 @@ class Control:
         if job is not None:
             if job.user_id == cancel["user_id"]:
                 self._jobs.stop(job, CANCELED, cancel["reason"] or "canceled by the user")
-        elif cancel["job_id"] not in state.finished and cancel["job_id"] not in state.early_cancels:
-            state.early_cancels[cancel["job_id"]] = EarlyCancel(
-                user_id=cancel["user_id"], reason=cancel["reason"], at=state.now
-            )
+        elif cancel["job_id"] not in state.finished:
+            early = EarlyCancel(reason=cancel["reason"], at=state.now)
+            state.early_cancels.setdefault(early_key(cancel["job_id"], cancel["user_id"]), early)
 
     def control(self, control: Mapping[str, Any]) -> None:
         """A user changes the order among own jobs, or lets some wait. Without a job's id: all that wait."""

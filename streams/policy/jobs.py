@@ -78,8 +78,8 @@ class Jobs:
         )
         job.kind = self._kind(job)
         state.jobs[job_id] = job
-        early = state.early_cancels.pop(job_id, None)
-        if early is not None and early.user_id == job.user_id:
+        early = state.early_cancels.pop(early_key(job_id, job.user_id), None)
+        if early is not None:
             self.end(job, Transition.CANCELED, CANCELED, early.reason or "canceled by the user")
             return
         if job.start_by is not None:
@@ -319,6 +319,11 @@ class Jobs:
 def _kind_of(pipeline_id: str, stage_index: int, version: str) -> str:
     """One object for equal kinds: many jobs have each."""
     return intern(kind(pipeline_id, PIPELINES[pipeline_id].stages[stage_index].name, version))
+
+
+def early_key(job_id: str, user_id: str) -> str:
+    """Names a cancel that comes before its job; a stranger's does not stand in the way of the user's own."""
+    return f"{job_id} {user_id}"
 
 
 def _stage_index(pipeline: Pipeline | None, stage: str) -> int | None:

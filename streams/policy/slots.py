@@ -149,8 +149,8 @@ class Slots:
         return lane == pool.first or self._pool_places[shape.pool_name] > pool.reserve
 
     def best(self, shapes: list[Shape], lane: str, kind: str) -> Slot:
-        """The slot for a task: of a pool that is not lent, with the model warm, of the most specialised shape, with
-        the fewest tasks in hand. Raises ValueError when no shape has a free place."""
+        """The slot for a task: of a pool that is not lent, with the fewest tasks in hand, with the model warm (else
+        one that has run nothing yet), of the most specialised shape. Raises ValueError when no place is free."""
         number = min(_rank(shape, lane, kind) for shape in shapes)[-1]
         return self._fold.state.slots[number]
 
@@ -165,14 +165,15 @@ class Slots:
 
 
 def _rank(shape: Shape, lane: str, kind: str) -> tuple[int, ...]:
-    coldness, least = 0, shape.least(kind)
-    if least is None:
-        coldness, least = 1, shape.least("")
-    if least is None:
-        coldness, least = 2, shape.least_of_any()
+    """How well the shape's best slot suits, the smallest first; the last number is the slot's."""
+    cold, least = 0, shape.least(kind)
+    if least is None or least[0] > 0:
+        fresh, any_least = shape.least(""), shape.least_of_any()
+        if least is None or any_least[0] < least[0]:
+            cold, least = (1, fresh) if fresh is not None and fresh[0] == any_least[0] else (2, any_least)
     lent = shape.pool.first is not None and shape.pool.first != lane
     versions = len(shape.versions) or sys.maxsize  # none named: every version
-    return (lent, coldness, len(shape.pool.lanes), len(shape.serves), versions, *least)
+    return (lent, least[0], cold, len(shape.pool.lanes), len(shape.serves), versions, least[1])
 
 
 def _key(slot: Slot) -> tuple[Any, ...]:

@@ -102,7 +102,6 @@ class Tenant(msgspec.Struct, kw_only=True, gc=False):
 class EarlyCancel(msgspec.Struct, kw_only=True, gc=False):
     """A cancel that came before its job; kept until the job comes or `at` is long past."""
 
-    user_id: str
     reason: str
     at: int
 
