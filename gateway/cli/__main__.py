@@ -18,6 +18,7 @@ COMMANDS: Final = (
     "routing",
     "dlq",
     "topics",
+    "shards",
     "setup",
     "bench",
     "simulate",

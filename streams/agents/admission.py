@@ -320,7 +320,11 @@ def _command_fault(command: Record, key: str) -> str | None:
 
 
 async def admission_role(settings: StreamsSettings, codec: Codec, producer: AsyncProducer) -> FaustRole:
-    """An admission shard, ready to start. Raises PolicyError for a policy file that cannot be used."""
+    """An admission shard, ready to start. Raises PolicyError for a policy file that cannot be used, WrongShards when
+    admission ran with another number of shards."""
+    from streams.agents.admission_shards import check_shards
+
+    await asyncio.to_thread(check_shards, settings.kafka, settings.shards)
     partitions = settings.kafka.user_partitions
     policy = load_policy(settings.policy_file.read_text()) if settings.policy_file is not None else DEFAULT
     app = make_app(

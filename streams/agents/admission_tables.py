@@ -133,5 +133,6 @@ def _table(app: Any, name: str, changelog: str, partitions: int) -> Any:
         key_serializer="raw",
         value_serializer="raw",
         allow_empty=True,
+        acks=False,
     )
     return app.Table(name, default=None, partitions=partitions, key_type=bytes, value_type=bytes, changelog_topic=topic)

@@ -84,7 +84,7 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
 
     async def _seek_inputs(self) -> dict[Any, int | None]:
         consumer = self._ensure_consumer()
-        places = [p for p in consumer.assignment() if not self.consumer._is_changelog_tp(TP(p.topic, p.partition))]
+        places = [p for p in consumer.assignment() if not self.consumer.is_changelog(TP(p.topic, p.partition))]
         offsets = await asyncio.gather(*(consumer.committed(place) for place in places))
         found = dict(zip(places, offsets, strict=True))
         for place, offset in found.items():
@@ -104,8 +104,9 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
             return {}
         found = await super()._fetch_records(consumer, wanted, timeout, max_records)
         for place, records in found.items():
-            if self.app.topics.acks_enabled_for(place.topic):
-                sequence = self.consumer.sequence(TP(place.topic, place.partition))
+            tp = TP(place.topic, place.partition)
+            if not self.consumer.is_changelog(tp):
+                sequence = self.consumer.sequence(tp)
                 for record in records:
                     sequence.fetched(record.offset)
         return found
@@ -145,13 +146,17 @@ class InOrderConsumer(Consumer):
                 break
             if not found or (active is not None and tp not in active and tp not in self._buffered_partitions):
                 continue
-            if self.app.topics.acks_enabled_for(tp.topic):
+            if not self.is_changelog(tp):
                 message: Any = self._to_message(tp, found[-1])
                 message.chunk = found
                 yield tp, message
             else:
                 for record in found:
                     yield tp, self._to_message(tp, record)
+
+    def is_changelog(self, tp: TP) -> bool:
+        """Whether a table is recovered from it; all else is read by an agent."""
+        return bool(self._is_changelog_tp(tp))
 
     def sequence(self, tp: TP) -> Sequence:
         """The partition's sequence, made at the first call."""

@@ -1,94 +1,21 @@
-"""Admission's process on a real broker: nothing is lost when it dies under load, poison, signatures, shards, limits."""
+"""Admission's process on a real broker: nothing is lost when it dies under load, poison, signatures, limits."""
 
 import hashlib
 import hmac
 import secrets
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from confluent_kafka import Message, Producer
 
 from schemas.codec import Codec, Record
-from schemas.topics import ANSWERS, DEAD, EVENTS, TENANTS, requests_topic
-from streams.kafka.consumer import end_offset, read_all, read_range
-from streams.kafka.producer import Headers, producer_config
 from streams.kafka.settings import KafkaSettings
+from tests.integration.streams.admission_upstream import Upstream
 from tests.support.roles import Role, wait_until
 
 StartRole = Callable[..., Role]
-REQUESTS = requests_topic("text-to-3d")
-
-
-class Upstream:
-    """A product that writes requests straight to Kafka."""
-
-    def __init__(self, settings: KafkaSettings, codec: Codec) -> None:
-        self.settings = settings
-        self.codec = codec
-        self.producer = Producer(producer_config(settings))
-        self.user = f"user-{uuid.uuid4().hex[:8]}"
-        self.places: dict[str, tuple[int, int]] = {}  # request_id -> partition, offset
-        self.start = {p: end_offset(settings, EVENTS, p) for p in range(settings.user_partitions)}
-        self.start_answers = end_offset(settings, ANSWERS, 0)
-        self.start_dead = end_offset(settings, DEAD, 0)
-
-    def tenant(self, **changes: Any) -> None:
-        record = {
-            "user_id": self.user, "tier": "pro", "weight": 2.0, "requests_per_minute": 60_000.0,
-            "burst_requests": 10_000, "scopes": ["jobs"], "keys": [], "updated_at": 1, **changes,
-        }  # fmt: skip
-        self.producer.produce(TENANTS, key=self.user, value=self.codec.encode("tenant", record))
-        self.producer.flush(10)
-
-    def request(self, **changes: Any) -> Record:
-        return {
-            "request_id": str(uuid.uuid4()), "job_id": str(uuid.uuid4()), "user_id": self.user, "tier": "enterprise",
-            "job_type": "model", "created_at": int(time.time() * 1000), "workflow": "text-to-3d",
-            "pipeline_id": "assembly", "model_version": None, "prompt": "a chair", "seed": 1, "quality": "standard",
-            "formats": ["glb"], "parameters": {}, "traceparent": None, "priority": 3, "on_limit": "reject", **changes,
-        }  # fmt: skip
-
-    def send(self, request: Record, *, key: str | None = None, headers: Headers | None = None) -> None:
-        value = self.codec.encode("job_requested", request)
-        self.send_bytes(value, key=key or self.user, headers=headers, name=request["request_id"])
-
-    def send_bytes(self, value: bytes, *, key: str, headers: Headers | None = None, name: str = "") -> None:
-        def sent(_: object, message: Message) -> None:
-            self.places[name] = (message.partition() or 0, message.offset() or 0)
-
-        self.producer.produce(REQUESTS, key=key, value=value, headers=headers, on_delivery=sent)
-        self.producer.poll(0)
-
-    def answers(self) -> list[Record]:
-        """Answers to this user."""
-        topic_end = end_offset(self.settings, ANSWERS, 0)
-        messages = read_range(self.settings, ANSWERS, 0, start=self.start_answers, end=topic_end)
-        return [a for m in messages for a in self._decode(m)["answers"] if a["user_id"] == self.user]
-
-    def events(self) -> list[Record]:
-        """Events of this user's jobs."""
-        found: list[Record] = []
-        for partition, start in self.start.items():
-            end = end_offset(self.settings, EVENTS, partition)
-            found += map(self._decode, read_range(self.settings, EVENTS, partition, start=start, end=end))
-        return [event for event in found if event["user_id"] == self.user]
-
-    def dead(self) -> list[str]:
-        """Reasons of the dead letters with this user as the key, in order."""
-        end = end_offset(self.settings, DEAD, 0)
-        letters = map(self._decode, read_range(self.settings, DEAD, 0, start=self.start_dead, end=end))
-        return [letter["reason"] for letter in letters if letter["key"] == self.user.encode()]
-
-    def _decode(self, message: Message) -> Record:
-        value = message.value()
-        assert isinstance(value, bytes)
-        return self.codec.decode(value)
 
 
 def test_nothing_is_lost_when_it_dies_under_load(settings: KafkaSettings, codec: Codec, start_role: StartRole) -> None:
@@ -215,24 +142,3 @@ def test_untrusted_topics_need_a_signature(
     assert [by_request[r["request_id"]] for r in (bare, forged, signed, by_gateway)] == [
         "rejected", "rejected", "accepted", "accepted",
     ]  # fmt: skip
-
-
-def test_shards_share_the_partitions(settings: KafkaSettings, codec: Codec, start_role: StartRole) -> None:
-    """Two shards, one group each: every request is decided once, by the shard of its partition."""
-    upstream = Upstream(settings, codec)
-    shards = [start_role("streams", "admission", "--shard", f"{n}/2") for n in (0, 1)]
-    users = [f"{upstream.user}-{n}" for n in range(12)]
-    requests = [upstream.request(user_id=user) for user in users]
-    for request in requests:
-        upstream.send(request, key=request["user_id"])
-    upstream.producer.flush(10)
-    wanted = {request["request_id"] for request in requests}
-
-    def answered() -> list[str]:
-        found = (upstream._decode(m)["answers"] for m in read_all(settings, ANSWERS, [0]))
-        return [a["request_id"] for answers in found for a in answers if a["request_id"] in wanted]
-
-    wait_until(lambda: set(answered()) == wanted, "both shards answered")
-    assert Counter(answered()) == Counter(wanted)
-    assert {upstream.places[r["request_id"]][0] % 2 for r in requests} == {0, 1}
-    assert [shard.stop() for shard in shards] == [0, 0]
