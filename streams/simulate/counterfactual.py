@@ -54,7 +54,7 @@ def run(domain: str, facts: Facts, policy: Policy | None, slots: int | None) -> 
     state = copied(facts.start)
     scheduler = Scheduler(domain, state)
     work, ledger = RecordedWork(facts), Ledger(bin_ms=1_000)
-    start_ms = state.now
+    start_ms = state.now or min((at for at, _ in facts.entries), default=0)  # a state of before all has no time yet
     simulation = Simulation(scheduler, work, ledger, start_ms=start_ms)
     for slot in state.slots.values():
         simulation.know_slot(slot.slot, slot.epoch)

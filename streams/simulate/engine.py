@@ -86,6 +86,7 @@ class Simulation:
         while True:
             if first.head is None and not self._ends and self._ledger.open == 0:
                 return
+            self._skip_idle(first, second)
             times = [self._tick_at()]
             times.extend(one.head[0] for one in (first, second) if one.head is not None)
             if self._ends:
@@ -100,6 +101,12 @@ class Simulation:
             self._step(at, first, second)
             if at == self._next_tick - TICK_MS:
                 tell()
+
+    def _skip_idle(self, first: "_Peekable", second: "_Peekable") -> None:
+        """Ticks of a time in which nothing waits and nothing runs would change nothing."""
+        heads = [one.head[0] for one in (first, second) if one.head is not None]
+        if heads and not self._ends and not self.scheduler.state.jobs:
+            self._next_tick = max(self._next_tick, min(heads))
 
     def _tick_at(self) -> int:
         due = self.scheduler.next_due_ms()

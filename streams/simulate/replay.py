@@ -92,7 +92,10 @@ def _fold(
     replay: Replay,
     begun: bool,
 ) -> list[Dispatched]:
-    """One record: what it tells the ledger and the facts, and the dispatches that follow from it."""
+    """One record: what it tells the ledger and the facts, and the dispatches that follow from it.
+
+    Times are the fold's own: entries carry the clocks of those who wrote them.
+    """
     ledger = replay.ledger
     decisions = scheduler.apply(offset, record)
     now = scheduler.state.now
@@ -101,11 +104,11 @@ def _fold(
         replay.facts.until_ms = now
         for entry in record["entries"]:
             if entry["kind"] == "stage_settled":
-                _settled(entry, running, replay)
+                _settled(entry, now, running, replay)
             elif entry["kind"] != "tick":
-                replay.facts.entries.append((min(entry["at"], now), entry))
+                replay.facts.entries.append((now, entry))
                 if entry["kind"] == "stage_ready":
-                    ledger.arrived(entry["ready"], min(entry["at"], now))
+                    ledger.arrived(entry["ready"], now)
     found = []
     for decision in decisions:
         if isinstance(decision, Dispatch):
@@ -117,7 +120,7 @@ def _fold(
     return found
 
 
-def _settled(entry: Entry, running: dict[Attempt, Dispatched], replay: Replay) -> None:
+def _settled(entry: Entry, now: int, running: dict[Attempt, Dispatched], replay: Replay) -> None:
     """The recorded end of an attempt that ran: a fact, and the job's end where the worker says it."""
     settled = entry["settled"]
     dispatched = running.get((settled["job_id"], settled["stage"], settled["attempt"]))
@@ -126,15 +129,15 @@ def _settled(entry: Entry, running: dict[Attempt, Dispatched], replay: Replay) -
     item, how, error_class = dispatched.item, settled["outcome"], settled["error_class"]
     del running[_attempt(item)]
     replay.facts.outcomes[_attempt(item)] = Outcome(
-        held_ms=max(1, entry["at"] - item["dispatched_at"]),
+        held_ms=max(1, now - item["dispatched_at"]),
         gpu_seconds=settled["gpu_seconds"],
         outcome=how,
         error_class=error_class,
     )
-    replay.ledger.settled(item, entry["at"], settled["gpu_seconds"])
+    replay.ledger.settled(item, now, settled["gpu_seconds"])
     failed = how == "failed" and is_final_failure(error_class or "", item["attempt"], item["max_attempts"])
     if failed or how == "canceled" or (how == "succeeded" and item["stage_index"] + 1 == item["stage_count"]):
-        replay.ledger.ended(item["job_id"], how, entry["at"])
+        replay.ledger.ended(item["job_id"], how, now)
 
 
 def _running(state: SchedulerState) -> list[Dispatched]:
