@@ -72,7 +72,7 @@ class PeerBenchmark:
         self._timeout_seconds = timeout_seconds
         self._folder = Path(tempfile.mkdtemp(prefix="meshyard-peer-"))
         self._processes: dict[str, subprocess.Popen[str]] = {}
-        self._talkers: dict[str, _Talker] = {}
+        self._talkers: dict[str, Talker] = {}
 
     def __enter__(self) -> "PeerBenchmark":
         try:
@@ -134,7 +134,7 @@ class PeerBenchmark:
         python = str(self._programs / "python")
         for role, module in (("submitter", "submitter"), (COLLECTOR, "collector")):
             command = [python, "-m", f"tests.benchmarks.peers.{module}", self._peer.name]
-            self._talkers[role] = _Talker(role, self._start(role, command, url))
+            self._talkers[role] = Talker(role, self._start(role, command, url))
 
     def _start(self, role: str, command: Sequence[str], url: str) -> subprocess.Popen[str]:
         environ = _environ(url, self._programs)
@@ -172,22 +172,22 @@ class PeerBenchmark:
         return next((line for line in reversed(lines) if line.strip()), "its workers said nothing")[:300]
 
 
-class _Talker:
+class Talker:
     """Lines of JSON to and from a process."""
 
     def __init__(self, role: str, process: subprocess.Popen[str]) -> None:
         self._role = role
-        self._process = process
+        self.process = process
         self._lines: queue.Queue[str | None] = queue.Queue()  # None: it said its last
         self._thread = threading.Thread(target=self._read, name=f"reads-{role}", daemon=True)
         self._thread.start()
 
     def ask(self, what: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Says it and waits for the answer. Raises BenchFailed."""
-        assert self._process.stdin is not None
+        assert self.process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(what) + "\n")
-            self._process.stdin.flush()
+            self.process.stdin.write(json.dumps(what) + "\n")
+            self.process.stdin.flush()
         except OSError as error:
             raise BenchFailed(f"the {self._role} has died") from error
         return self.hear(seconds)
@@ -206,12 +206,12 @@ class _Talker:
     def close(self) -> None:
         """Behind the process's end."""
         self._thread.join(STOP_SECONDS)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             self._lines.put(line)
         self._lines.put(None)
 

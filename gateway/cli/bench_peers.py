@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from gateway.bench.noop import BenchFailed
-    from gateway.bench.peers import PEERS, PeerBenchmark, comparison
+    from gateway.bench.peers import PEERS, PeerBenchmark
     from gateway.bench.peers_env import PeersMissing, peers_environment, redis_server
     from streams.local.settings import default_cache_dir
 
@@ -61,6 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(error.what, error.remedy) from error
     except BenchFailed as error:
         raise CommandError(str(error)) from error
+    return report(measured, file)
+
+
+def report(measured: dict[str, Any], file: Path | None) -> int:
+    """Print how all compare, and write it. Raises CommandError when a job did not end well."""
+    from gateway.bench.peers import comparison
+
     figures = comparison(measured)
     _print(figures)
     if file is not None:
