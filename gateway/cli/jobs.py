@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HELP = "list your jobs, or show, save, cancel, pause, resume or reprioritise one"
 MOST_LISTED = 200
 ACTIONS: Final = ("list", "show", "cancel", "pause", "resume", "reprioritise")
+_PIPE_WIDTH: Final = 160
 # Actions that may be meant for all of the user's jobs.
 _OF_ALL: Final = ("pause", "resume")
 
@@ -113,7 +114,10 @@ def _print_list(jobs: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("job", "state", "stage", "progress", "lane", "priority", "pipeline", "created")
+    table = Table()
+    table.add_column("job", no_wrap=True, min_width=36)  # whole, to be copied
+    for name in ("state", "stage", "progress", "lane", "priority", "pipeline", "created"):
+        table.add_column(name)
     for job in jobs:
         table.add_row(
             job["id"],
@@ -125,7 +129,7 @@ def _print_list(jobs: list[dict[str, Any]]) -> None:
             job["pipeline_id"],
             job["created_at"],
         )
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def _print_job(job: dict[str, Any]) -> None:
