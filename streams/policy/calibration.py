@@ -68,6 +68,15 @@ class Histogram(msgspec.Struct, kw_only=True):
             self.edges[-1] = tag
             self.gpu_seconds[-1] += gpu_seconds
 
+    def take(self, gpu_seconds: float) -> None:
+        """Work was dispatched: it stood first."""
+        for index, held in enumerate(self.gpu_seconds):
+            taken = min(held, gpu_seconds)
+            self.gpu_seconds[index] = held - taken
+            gpu_seconds -= taken
+            if gpu_seconds <= 0:
+                return
+
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was predicted when a job arrived, to be kept with it: seconds to its start and to its end by the model, and
@@ -161,7 +170,9 @@ class Calibration(msgspec.Struct, kw_only=True):
 
     def note_dispatch(self, lane: str, gpu_seconds: float) -> None:
         """A task left the queue; gpu_seconds: its estimated cost."""
-        self._lane(lane).taken += gpu_seconds
+        history = self._lane(lane)
+        history.taken += gpu_seconds
+        history.histogram.take(gpu_seconds)
 
     def note_start(self, lane: str, expected: Expectation | None, waited_seconds: float) -> None:
         """A job's first task was dispatched."""

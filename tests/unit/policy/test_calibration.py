@@ -76,6 +76,16 @@ def test_arrivals_between_two_reports_count() -> None:
     assert (fresh.before(2.0), gpu_seconds_before(fresh.edges, fresh.gpu_seconds, 3.0)) == (1, 1)
 
 
+def test_what_was_dispatched_since_the_report_is_no_longer_ahead() -> None:
+    found = build_histogram(5.0, [Flow(5.0, 1.0, 10, 2.0)])
+    before = found.before(9.0)
+    found.take(3.0)
+    assert found.before(9.0) == pytest.approx(before - 3.0)
+    found.take(1e9)
+    assert sum(found.gpu_seconds) == 0
+    assert found.before(1e9) == 0
+
+
 def test_capacity_is_poured_by_weight_and_idle_lanes_leave_theirs() -> None:
     calibration = Calibration()
     calibration.look(0, 10, sights({}))
