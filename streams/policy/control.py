@@ -130,5 +130,4 @@ class Control:
         state.policy, state.policy_digest = policy, name
         fold.queue.reweigh_lanes(policy.lanes)
         self._slots.follow_policy()
-        for user_id in {job.user_id: None for job in state.jobs.values()}:
-            fold.weigh(user_id)
+        fold.forget_caps()

@@ -36,17 +36,14 @@ class Dispatcher:
             pass
 
     def _next(self) -> bool:
-        shapes = self._slots.open_shapes()
-        queue = self._fold.queue
-        waiting = [lane for lane in queue.lanes if queue.waiting_in(lane)]
-        for lane in waiting:
+        slots = self._slots
+        shapes = slots.open_shapes()
+        for lane in slots.first_lanes():
             first = [shape for shape in shapes if shape.pool.first == lane]
             if first and self._serve(lane, first):
                 return True
-        if len(waiting) > 1:
-            waiting.sort(key=queue.lane_tag)  # stable: equal tags in the order of urgency
-        for lane in waiting:
-            if self._serve(lane, [shape for shape in shapes if self._slots.admits(shape, lane)]):
+        for lane in self._fold.queue.lanes_by_tag():
+            if self._serve(lane, [shape for shape in shapes if slots.admits(shape, lane)]):
                 return True
         return False
 
@@ -56,7 +53,8 @@ class Dispatcher:
         if found is None:
             return False
         head, kind = found
-        slot = self._slots.best([shape for shape in shapes if shape.runs(kind)], lane, kind)
+        able = [shape for shape in shapes if shape.runs(kind)] if len(shapes) > 1 else shapes
+        slot = self._slots.best(able, lane, kind)
         if slot.warm and slot.warm != kind:
             passing = self._passing(lane, slot.warm, head)
             if passing is not None:

@@ -143,6 +143,13 @@ class FairQueue:
         """The waiting task of a job."""
         return self._tasks.get(job_id)
 
+    def lanes_by_tag(self) -> list[str]:
+        """Lanes with tasks that wait, in the order in which they should be served."""
+        waiting = [name for name, lane in self._lanes.items() if lane.count]
+        if len(waiting) > 1:
+            waiting.sort(key=self.lane_tag)  # stable: equal tags in the order of urgency
+        return waiting
+
     def lane_tag(self, lane: str) -> float:
         """Start tag of the lane's next task in the upper level."""
         return self._lanes[lane].clock.tag

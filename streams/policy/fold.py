@@ -36,6 +36,7 @@ class Fold:
         self.running_in: dict[str, int] = dict.fromkeys(state.policy.lanes, 0)  # lane -> tasks on slots
         # lane -> second -> tasks in the queue that became ready in it
         self.ages: dict[str, dict[int, int]] = {lane: {} for lane in state.policy.lanes}
+        self._caps: dict[str, int] = {}  # user -> tasks that may run at once, as far as they were asked for
         self._closed: dict[str, list[str]] = {}
         for job in state.jobs.values():
             self._recall(job)
@@ -74,23 +75,28 @@ class Fold:
         weight = self.policy.tier(tenant.tier).weight * tenant.weight
         if self.queue.weight(user_id) != weight:
             self.queue.reweigh(user_id, weight)
-        self.check_cap(user_id)
-
-    def check_cap(self, user_id: str) -> None:
-        """A user at the cap of running tasks is left out of the order until one of them ends."""
-        capped = self._at_cap(user_id)
-        if capped != self.queue.is_parked(user_id):
-            if capped:
-                self.queue.park(user_id)
-            else:
-                self.queue.unpark(user_id)
+        self._caps.pop(user_id, None)
+        if self._at_cap(user_id):
+            self.queue.park(user_id)
+        else:
+            self.queue.unpark(user_id)
 
     def cap(self, user_id: str) -> int:
         """How many tasks of the user may run at once."""
-        tenant = self.state.tenants.get(user_id, _UNKNOWN)
-        if tenant.max_running is not None:
-            return tenant.max_running
-        return self.state.policy.tier(tenant.tier).max_running
+        cap = self._caps.get(user_id)
+        if cap is None:
+            tenant = self.tenant(user_id)
+            cap = tenant.max_running
+            if cap is None:
+                cap = self.policy.tier(tenant.tier).max_running
+            self._caps[user_id] = cap
+        return cap
+
+    def forget_caps(self) -> None:
+        """The policy has changed; users with jobs are weighed anew."""
+        self._caps.clear()
+        for user_id in {job.user_id: None for job in self.state.jobs.values()}:
+            self.weigh(user_id)
 
     def places(self, user_id: str, lane: str) -> int:
         """How many of the user's tasks in a lane may start before the cap holds back the rest: those in more urgent
@@ -115,19 +121,22 @@ class Fold:
             self._count_age(job, -1)
 
     def popped(self, job: Job) -> None:
-        """The queue has given the job's task to a slot."""
+        """The queue has given the job's task to a slot. A user at the cap of running tasks is left out of the order."""
         self._count_age(job, -1)
         self._count_running(job, +1)
-        self.check_cap(job.user_id)
+        if self._at_cap(job.user_id):
+            self.queue.park(job.user_id)
 
     def returned(self, job: Job, gpu_seconds: float) -> None:
         """The task left its slot; what it was charged becomes what it cost."""
+        user_id = job.user_id
         self.queue.settle(
-            job.lane, job.user_id, charged=job.charged, estimate=job.estimate, measured_gpu_seconds=gpu_seconds
+            job.lane, user_id, charged=job.charged, estimate=job.estimate, measured_gpu_seconds=gpu_seconds
         )
         job.slot = None
         self._count_running(job, -1)
-        self.check_cap(job.user_id)
+        if self.queue.is_parked(user_id) and not self._at_cap(user_id):
+            self.queue.unpark(user_id)
 
     def forget(self, job: Job) -> None:
         """The job has ended, whoever told it."""

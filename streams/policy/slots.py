@@ -85,6 +85,7 @@ class Slots:
         self._shapes: dict[tuple[Any, ...], Shape] = {}
         self._shape_of: dict[int, Shape] = {}
         self._pool_places: dict[str, int] = {}
+        self._first_lanes: list[str] = []
         self.places = 0
         for slot in fold.state.slots.values():
             self.add(slot)
@@ -95,6 +96,7 @@ class Slots:
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = Shape(slot, self._fold.policy.pool(slot.pool))
+            self._find_first_lanes()
         self._shape_of[slot.slot] = shape
         shape.slots[slot.slot] = slot
         self._count(slot, slot.places)
@@ -106,6 +108,7 @@ class Slots:
         del shape.slots[slot.slot]
         if not shape.slots:
             del self._shapes[shape.key]
+            self._find_first_lanes()
 
     def take(self, slot: Slot, job_id: str, attempt: int, kind: str) -> None:
         """A task goes to a free place of the slot."""
@@ -131,6 +134,7 @@ class Slots:
         """The rules of pools may have changed."""
         for shape in self._shapes.values():
             shape.pool = self._fold.policy.pool(shape.pool_name)
+        self._find_first_lanes()
 
     def capacity(self) -> int:
         """How many tasks all slots that do not drain take at once."""
@@ -139,6 +143,10 @@ class Slots:
     def open_shapes(self) -> list[Shape]:
         """Shapes with a free place."""
         return [shape for shape in self._shapes.values() if shape.places]
+
+    def first_lanes(self) -> list[str]:
+        """Lanes that some pool puts before all others, the most urgent first."""
+        return self._first_lanes
 
     def admits(self, shape: Shape, lane: str) -> bool:
         """Whether a free place of the shape may be given to the lane: the pool serves it, and what is kept for the
@@ -151,8 +159,13 @@ class Slots:
     def best(self, shapes: list[Shape], lane: str, kind: str) -> Slot:
         """The slot for a task: of a pool that is not lent, with the fewest tasks in hand, with the model warm (else
         one that has run nothing yet), of the most specialised shape. Raises ValueError when no place is free."""
-        number = min(_rank(shape, lane, kind) for shape in shapes)[-1]
-        return self._fold.state.slots[number]
+        ranks = [_rank(shape, lane, kind) for shape in shapes]
+        rank = ranks[0] if len(ranks) == 1 else min(ranks)
+        return self._fold.state.slots[rank[-1]]
+
+    def _find_first_lanes(self) -> None:
+        first = {shape.pool.first for shape in self._shapes.values()}
+        self._first_lanes = [lane for lane in self._fold.policy.lanes if lane in first]
 
     def _count(self, slot: Slot, change: int) -> None:
         """So many places of the slot have become free, or were taken."""
