@@ -34,6 +34,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "asset_gone": ProblemKind(status=410, title="The asset is no longer stored"),
     "body_too_large": ProblemKind(status=413, title="The body is too large"),
     "unsupported_media_type": ProblemKind(status=415, title="The body's type is not supported"),
+    "range_not_satisfiable": ProblemKind(status=416, title="The asset has no such bytes"),
     "invalid_request": ProblemKind(status=422, title="The request is not valid"),
     "not_offered": ProblemKind(status=422, title="This is not yet offered"),
     "idempotency_conflict": ProblemKind(status=422, title="The Idempotency-Key belongs to another request"),

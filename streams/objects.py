@@ -149,10 +149,13 @@ class ObjectStore:
         except FileNotFoundError:
             raise ObjectMissing(key) from None
 
-    def stream(self, key: str, chunk_bytes: int = 1 << 20) -> tuple[int, Iterator[bytes]]:
-        """An object's size and its bytes in pieces. Raises ObjectMissing."""
+    def stream(
+        self, key: str, chunk_bytes: int = 1 << 20, *, span: tuple[int, int] | None = None
+    ) -> tuple[int, Iterator[bytes]]:
+        """An object's size and its bytes in pieces; span: those from the first offset to before the second alone.
+        Raises ObjectMissing."""
         try:
-            found = obstore.get(self._store, key)
+            found = obstore.get(self._store, key, options=None if span is None else {"range": span})
         except FileNotFoundError:
             raise ObjectMissing(key) from None
         return found.meta["size"], (bytes(chunk) for chunk in found.stream(min_chunk_size=chunk_bytes))

@@ -28,7 +28,7 @@ async def get_asset(request: Request) -> Response:
     artefact = assets(fold(stored.events), stored.row.pipeline_id).get(name)
     if artefact is None:
         raise not_found()
-    return await asset_response(services.objects, name, artefact, request.headers.get("if-none-match"))
+    return await asset_response(services.objects, name, artefact, request.headers)
 
 
 ROUTES: Final = [

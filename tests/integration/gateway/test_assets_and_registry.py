@@ -81,6 +81,31 @@ def test_assets_are_listed_and_downloaded(client: httpx.Client, job_with_assets:
     assert early.headers["content-disposition"] == 'attachment; filename="generate-preview.png"'
 
 
+def test_parts_of_an_asset_can_be_had(client: httpx.Client, job_with_assets: str) -> None:
+    url = f"/v1/jobs/{job_with_assets}/assets/model.glb"
+    etag = client.get(url).headers["etag"]
+    size = len(BIG)
+    for asked, start, end in (
+        ("bytes=0-0", 0, 1),
+        ("bytes=10-19", 10, 20),
+        (f"bytes={size - 5}-", size - 5, size),
+        ("bytes=-7", size - 7, size),
+        (f"bytes=5-{size * 2}", 5, size),
+        (f"bytes=-{size * 2}", 0, size),
+    ):
+        part = client.get(url, headers={"range": asked, "if-range": etag})
+        assert (part.status_code, part.content) == (206, BIG[start:end]), asked
+        assert part.headers["content-range"] == f"bytes {start}-{end - 1}/{size}"
+        assert part.headers["content-length"] == str(end - start)
+    for ignored in ("bytes=0-1,5-6", "items=0-1", "bytes=-", "bytes=5-4", "bytes=a-b", "bytes=" + "9" * 40 + "-"):
+        assert client.get(url, headers={"range": ignored}).content == BIG
+    assert client.get(url, headers={"range": "bytes=0-1", "if-range": '"another"'}).content == BIG
+    for outside in (f"bytes={size}-", "bytes=-0"):
+        refused = client.get(url, headers={"range": outside})
+        assert (refused.status_code, refused.json()["code"]) == (416, "range_not_satisfiable")
+        assert refused.headers["content-range"] == f"bytes */{size}"
+
+
 def test_assets_that_cannot_be_had_say_why(client: httpx.Client, job_with_assets: str) -> None:
     base = f"/v1/jobs/{job_with_assets}/assets"
     assert client.get(f"{base}/generate/lost").json()["code"] == "asset_gone"
