@@ -43,11 +43,12 @@ class Flow(NamedTuple):
 
 
 class Histogram(msgspec.Struct, kw_only=True):
-    """Work by start tag. edges: rising; gpu_seconds: of the bins between them. The first bin ends at the lane's virtual
-    time: what stands in it goes before every newcomer."""
+    """Work by start tag. edges: rising; gpu_seconds: of the bins between them; emptied: how many first ones are empty.
+    The first bin ends at the lane's virtual time: what stands in it goes before every newcomer."""
 
     edges: list[float] = []
     gpu_seconds: list[float] = []
+    emptied: int = 0
 
     def before(self, tag: float) -> float:
         """The work with start tags up to `tag`."""
@@ -59,6 +60,7 @@ class Histogram(msgspec.Struct, kw_only=True):
             self.edges, self.gpu_seconds = [tag, tag], [gpu_seconds]
             return
         index = max(0, bisect_left(self.edges, tag) - 1)
+        self.emptied = min(self.emptied, index, MOST_BINS - 1)
         if index < len(self.gpu_seconds):
             self.gpu_seconds[index] += gpu_seconds
         elif len(self.gpu_seconds) < MOST_BINS:
@@ -70,12 +72,14 @@ class Histogram(msgspec.Struct, kw_only=True):
 
     def take(self, gpu_seconds: float) -> None:
         """Work was dispatched: it stood first."""
-        for index, held in enumerate(self.gpu_seconds):
-            taken = min(held, gpu_seconds)
-            self.gpu_seconds[index] = held - taken
-            gpu_seconds -= taken
-            if gpu_seconds <= 0:
+        while self.emptied < len(self.gpu_seconds):
+            held = self.gpu_seconds[self.emptied]
+            if held > gpu_seconds:
+                self.gpu_seconds[self.emptied] = held - gpu_seconds
                 return
+            self.gpu_seconds[self.emptied] = 0.0
+            gpu_seconds -= held
+            self.emptied += 1
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -84,6 +84,11 @@ def test_what_was_dispatched_since_the_report_is_no_longer_ahead() -> None:
     found.take(1e9)
     assert sum(found.gpu_seconds) == 0
     assert found.before(1e9) == 0
+    for tag in (100.0, 6.0):
+        found.add(tag, 1.0)
+        found.take(0.25)
+    assert found.before(6.0) <= 0.75
+    assert found.before(1e9) == 1.5
 
 
 def test_capacity_is_poured_by_weight_and_idle_lanes_leave_theirs() -> None:
