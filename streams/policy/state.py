@@ -11,7 +11,7 @@ from streams.policy.load import LevelState
 from streams.policy.routing import Routed
 
 
-class Job(msgspec.Struct, kw_only=True, gc=False):
+class Job(msgspec.Struct, kw_only=True, gc=False, array_like=True):
     """A job that is not at its end. There may be a million: fields are flat, and what many jobs share is one object.
 
     request: the JobRequested record as it came, never read here; wanted_version: what the user pinned; quality,
