@@ -51,6 +51,7 @@ def begin_anew(settings: KafkaSettings, snapshots: SnapshotStore, clock: Clock) 
 
 def _check_stopped(settings: KafkaSettings) -> None:
     group = scheduler_group(settings.domain)
-    described = AdminClient(settings.client()).describe_consumer_groups([group], request_timeout=30)[group].result()
+    client = AdminClient(settings.client())
+    described = client.describe_consumer_groups([group], request_timeout=30)[group].result()
     if described.state not in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
         raise SchedulerRuns(settings.domain)

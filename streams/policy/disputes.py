@@ -8,6 +8,8 @@ from typing import Any, Final
 STUCK_PAUSES: Final = 3
 
 
+# A stranger that still wants work so long after it was fenced is fenced again.
+FENCED_PAUSES: Final = 6
 # States in which a slot has joined and wants work.
 _WORKING: Final = frozenset({"idle", "busy"})
 
@@ -92,7 +94,7 @@ class Disputes:
     def strangers(
         self, known: Mapping[int, object], *, now: float, folded: int, inbox_end: Callable[[], int]
     ) -> set[tuple[int, int]]:
-        """(slot, epoch) of slots that want work and that the fold does not have; each is named once.
+        """(slot, epoch) of slots that want work and that the fold does not have; each is named once in a long while.
 
         They joined, and the fold has no trace of it: it began anew, or their joining was cut from the inbox. Decided as
         in `compare`: two heartbeats some time apart, then all of the inbox read.
@@ -106,9 +108,9 @@ class Disputes:
             dispute = self._strangers.get(key) or _Dispute(since=now, work_end=0, read=0)
             if dispute.inbox_end is not None and folded >= dispute.inbox_end:
                 found.add(key)
-                del self._reports[slot]
-                continue
-            if dispute.inbox_end is None and report.at - dispute.since >= self._pause:
+                # Its worker may take a while to notice.
+                dispute = _Dispute(since=now + FENCED_PAUSES * self._pause, work_end=0, read=0)
+            elif dispute.inbox_end is None and report.at - dispute.since >= self._pause:
                 dispute.inbox_end = inbox_end()
             still[key] = dispute
         self._strangers = still

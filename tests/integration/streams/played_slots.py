@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from schemas.codec import Codec, Record
-from schemas.topics import HEARTBEATS, schedule_topic, work_topic
+from schemas.topics import HEARTBEATS, PLATFORM_EVENTS, schedule_topic, work_topic
 from streams.kafka.consumer import consumer_config, end_offset, read_range
 from streams.kafka.producer import producer_config, transactional_config
 from streams.kafka.settings import KafkaSettings
+from tests.support.kafka import read_topic
 from tests.support.world import SERVES, ready
 
 SLOTS = 3
@@ -122,3 +123,14 @@ def submit(settings: KafkaSettings, codec: Codec, jobs: int) -> None:
         entry = {"kind": "stage_ready", "at": 2, "ready": ready(f"job-{number}", f"user-{number % 3}")}
         producer.produce(schedule_topic(settings.domain), value=codec.encode("inbox_batch", {"entries": [entry]}))
     producer.flush(10)
+
+
+def entries(settings: KafkaSettings, codec: Codec, kind: str) -> list[Record]:
+    """Every entry of one kind in the inbox."""
+    return [entry for _, record in inbox(settings, codec) for entry in record["entries"] if entry["kind"] == kind]
+
+
+def repairs(settings: KafkaSettings, codec: Codec) -> dict[str, dict[str, str]]:
+    """Subject -> detail of this domain's repairs."""
+    told = (codec.decode(as_bytes(m.value())) for m in read_topic(settings.bootstrap, PLATFORM_EVENTS))
+    return {e["subject"]: e["detail"] for e in told if e["domain"] == settings.domain and e["kind"] == "repair"}
