@@ -67,7 +67,8 @@ def resize(settings: KafkaSettings, old: int, new: int, patience_seconds: float 
     if not moved:
         raise ShardsNeverRan(old, [count for count in known_shards(settings) if count != old])
     # What an earlier time with so many shards left behind must not stay where nothing is copied to.
-    for future in client.delete_consumer_groups(_existing(client, new)).values():
+    stale = _existing(client, new)
+    for future in client.delete_consumer_groups(stale).values() if stale else ():
         future.result(ASK_SECONDS)
     for shard in range(new):
         mine = [
