@@ -107,6 +107,7 @@ class Reconciler(Beside):
         self._view = view
         self._fence = fence
         self._accepted: dict[str, Accepted] = {}
+        self._lookup: Consumer | None = None
         self._disputes = Disputes(settings.reconcile_seconds / SLOT_ROUNDS)
         self.repairs: dict[str, int] = {}
 
@@ -138,6 +139,8 @@ class Reconciler(Beside):
                 due = clock.monotonic_seconds() + pause
         finally:
             consumer.close()
+            if self._lookup is not None:
+                self._lookup.close()
 
     # ---- jobs ---------------------------------------------------------------------------------------------------
 
@@ -292,11 +295,10 @@ class Reconciler(Beside):
 
     def _end_of(self, topic: str, partition: int) -> int:
         """Where the next record will stand, open transactions included: what comes before it may yet be committed."""
-        consumer = Consumer({**consumer_config(self._kafka, "meshyard-read"), "isolation.level": "read_uncommitted"})
-        try:
-            return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1])
-        finally:
-            consumer.close()
+        if self._lookup is None:
+            config = {**consumer_config(self._kafka, "meshyard-read"), "isolation.level": "read_uncommitted"}
+            self._lookup = Consumer(config)
+        return int(self._lookup.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1])
 
     def _tell(self, repair: str, subject: str, detail: Mapping[str, str]) -> None:
         self.repairs[repair] = self.repairs.get(repair, 0) + 1
