@@ -44,5 +44,6 @@ def _print(figures: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"A decision: the end of a task is folded, and a free slot gets the next. A queued job takes "
-        f"{figures['bytes_per_queued_job']:.0f} bytes, its request of {figures['request_bytes']} bytes included."
+        f"{figures['bytes_per_queued_job']:.0f} bytes, its request of {figures['request_bytes']} bytes included; "
+        f"a user with backlog {figures['bytes_per_user']}."
     )

@@ -13,10 +13,10 @@ from streams.simulate.engine import Entry, Simulation
 from streams.simulate.ledger import Ledger
 from streams.simulate.measures import Fairness, FairnessMeter
 from streams.simulate.spec import Spec
-from streams.simulate.traffic import START_MS, MadeWork, arrivals, job_number, losses, slots, tenants, user_ids
+from streams.simulate.traffic import START_MS, MadeWork, arrivals, background, job_number, slots, tenants, user_ids
 
 MOST_METERED = 64
-BINS = 240
+BINS = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def simulate(spec: Spec, tell: Callable[[Progress], None] = lambda _: None) -> R
     # What a simulation makes lives until it ends: the cycle collector would only search it again and again.
     gc.disable()
     try:
-        simulation.run(arrivals(spec), losses(spec), tell=progress)
+        simulation.run(arrivals(spec), background(spec), tell=progress)
     finally:
         gc.enable()
     grown = max(0, simulation.peak_bytes - before)
@@ -108,7 +108,7 @@ def simulate(spec: Spec, tell: Callable[[Progress], None] = lambda _: None) -> R
 
 
 def _bin_ms(spec: Spec) -> int:
-    """So that a plot has about 240 bins."""
+    """So that a plot has about 120 bins."""
     if spec.duration_seconds:
         return max(100, round(1000 * spec.duration_seconds / BINS))
     work = sum(spec.service_of(stage).mean_seconds for stage in spec.stages) * (spec.jobs or 1)

@@ -91,16 +91,24 @@ class Ledger:
         if number is not None:
             self._gpu_seconds[number] += gpu_seconds
         self.busy_seconds += gpu_seconds
-        place = at // self.bin_ms
-        served = self.served
-        user_id = item["user_id"]
-        keys: tuple[tuple[str, str, int], ...] = (("lane", item["lane"], place), ("tier", item["tier"], place))
+        user_id, version = item["user_id"], item.get("model_version")
+        keys = [("lane", item["lane"]), ("tier", item["tier"])]
         if self.users.get(user_id, self.users_in_bins) < self.users_in_bins:
-            keys = (*keys, ("user", user_id, place))
-        if item.get("model_version") is not None:
-            keys = (*keys, ("version", item["model_version"], place))
-        for key in keys:
-            served[key] = served.get(key, 0.0) + gpu_seconds
+            keys.append(("user", user_id))
+        if version is not None:
+            keys.append(("version", version))
+        self._spread(keys, item["dispatched_at"], at, gpu_seconds)
+
+    def _spread(self, keys: list[Key], begin: int, end: int, gpu_seconds: float) -> None:
+        """Adds service to the bins over which it was given."""
+        first, last = begin // self.bin_ms, end // self.bin_ms
+        for place in range(first, last + 1):
+            share = 1.0
+            if first != last:
+                share = (min(end, (place + 1) * self.bin_ms) - max(begin, place * self.bin_ms)) / (end - begin)
+            for kind, name in keys:
+                key = (kind, name, place)
+                self.served[key] = self.served.get(key, 0.0) + gpu_seconds * share
 
     def waits_again(self, item: dict[str, Any], at: int) -> None:
         """Its next task, or another attempt, begins to wait."""

@@ -26,15 +26,34 @@ _STYLE: Final[Any] = {
 
 
 def plot_run(ledger: Ledger, capacity: int, file: Path, title: str) -> None:
-    """What was served to whom over time, and how long jobs of each lane waited."""
+    """What was served to whom over time, and how long whose jobs waited; of several model versions only the first."""
+    dimension = _telling_dimension(ledger)
     with rc_context(_STYLE):
-        figure = Figure(figsize=(9, 6.5), layout="constrained")
-        axes = figure.subplots(2, 1)
-        dimension = "user" if 1 < len(ledger.users) <= 8 else "tier" if len(ledger.tiers) > 1 else "lane"
+        rows = 1 if dimension == "version" else 2
+        figure = Figure(figsize=(9, 3.25 * rows), layout="constrained")
+        axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
         shares(axes[0], ledger, dimension, capacity)
-        wait_curves(axes[1], {lane: ledger.first_waits("lane", lane) for lane in LANES})
+        if rows > 1:
+            wait_curves(axes[1], {name: ledger.first_waits(dimension, name) for name in _in_order(ledger, dimension)})
         figure.suptitle(title)
         save(figure, file)
+
+
+def _telling_dimension(ledger: Ledger) -> str:
+    """What to tell apart: model versions, lanes or tiers, the first of which there are several; few users before."""
+    versions = {name for kind, name, _ in ledger.served if kind == "version"}
+    lanes = {name for kind, name, _ in ledger.served if kind == "lane"}
+    if len(versions) > 1:
+        return "version"
+    if 1 < len(ledger.users) <= 8:
+        return "user"
+    return "tier" if len(lanes) < 2 and len(ledger.tiers) > 1 else "lane"
+
+
+def _in_order(ledger: Ledger, dimension: str) -> list[str]:
+    """The names of those who were served: lanes by urgency, others by the alphabet."""
+    names = {name for kind, name, _ in ledger.served if kind == dimension}
+    return sorted(names, key=lambda name: (LANES.index(name) if name in LANES else 0, name))
 
 
 def shares(axes: Axes, ledger: Ledger, dimension: str, capacity: int) -> None:
@@ -46,7 +65,7 @@ def shares(axes: Axes, ledger: Ledger, dimension: str, capacity: int) -> None:
     if not totals:
         return
     names = sorted(totals, key=lambda name: -totals[name])
-    shown = sorted(names[: len(COLOURS) - 1])
+    shown = [name for name in _in_order(ledger, dimension) if name in names[: len(COLOURS) - 1]]
     start = ledger.span_ms()[0] // ledger.bin_ms
     last = max(place for kind, _, place in ledger.served if kind == dimension)
     places = range(start, last + 1)
@@ -59,7 +78,7 @@ def shares(axes: Axes, ledger: Ledger, dimension: str, capacity: int) -> None:
     axes.stackplot(times, *rows.values(), labels=rows, colors=COLOURS, linewidth=0)
     axes.axhline(capacity, color="#333333", linewidth=0.8, linestyle="--")
     axes.set(xlabel="simulated seconds", ylabel=f"slots busy, by {dimension}", xlim=(0, times[-1] or 1), ylim=(0, None))
-    axes.legend(loc="upper right", ncols=4)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=8)
 
 
 def wait_curves(axes: Axes, waits: Mapping[str, Sequence[float]]) -> None:
@@ -76,7 +95,7 @@ def wait_curves(axes: Axes, waits: Mapping[str, Sequence[float]]) -> None:
             )
     axes.set_xscale("log")
     axes.set(xlabel="seconds until the first start", ylabel="share of jobs", ylim=(0, 1.02))
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
 
 
 def plot_comparison(

@@ -85,6 +85,22 @@ class UserGroup(_Record, frozen=True):
         return self.cost_factor + (self.cost_factor_last - self.cost_factor) * index / (self.count - 1)
 
 
+class RouteSpec(_Record, frozen=True):
+    """Which model versions serve a stage from at_seconds on. arms: version -> share; failures: version -> share of its
+    attempts that fail in passing, beside the others' failures; min_tasks, failure_margin, p95_margin: the guard's, as
+    in a RoutingRule."""
+
+    stage: str
+    arms: dict[str, float]
+    stable: str
+    at_seconds: float = 0.0
+    experiment: str = "canary"
+    failures: dict[str, float] = msgspec.field(default_factory=dict)
+    min_tasks: int = 100
+    failure_margin: float = 0.05
+    p95_margin: float = 0.5
+
+
 class Spec(_Record, frozen=True):
     """A simulation.
 
@@ -103,6 +119,7 @@ class Spec(_Record, frozen=True):
     service: dict[str, Service] = msgspec.field(default_factory=dict)
     failures: dict[str, float] = msgspec.field(default_factory=dict)
     dispatch_ms: int = 5
+    routes: tuple[RouteSpec, ...] = ()
     policy: Policy = DEFAULT
 
     @property
@@ -182,8 +199,10 @@ def checked(spec: Spec) -> Spec:
         raise SpecError("users", "are not given; add a [[users]] table")
     for group in spec.users:
         _check_group(group)
-    if spec.jobs is None and all(g.arrivals == "flood" for g in spec.users) and not spec.duration_seconds:
-        raise SpecError("duration_seconds", "is 0")
+    for route in spec.routes:
+        _check_route(route, names)
+    if spec.duration_seconds is not None:
+        _positive("duration_seconds", spec.duration_seconds)
     return spec
 
 
@@ -201,6 +220,16 @@ def _check_pools(spec: Spec, names: list[str]) -> None:
     unserved = [s for s in spec.stages if not any(not p.serves or s in p.serves for p in spec.pools.values())]
     if unserved:
         raise SpecError("pools", f"none serves the stage {unserved[0]!r}")
+
+
+def _check_route(route: RouteSpec, names: list[str]) -> None:
+    if route.stage not in names:
+        raise SpecError("routes.stage", f"{route.stage!r} is not known; there are {', '.join(names)}")
+    if route.stable not in route.arms:
+        raise SpecError("routes.stable", f"{route.stable!r} is none of the arms {', '.join(route.arms)}")
+    for version, share in route.failures.items():
+        if version not in route.arms or not 0 <= share < 1:
+            raise SpecError(f"routes.failures.{version}", "give a share from 0 to 1 of one of the arms")
 
 
 def _check_group(group: UserGroup) -> None:

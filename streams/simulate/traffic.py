@@ -175,6 +175,10 @@ class MadeWork:
         self._seed = spec.seed * 0x9E3779B97F4A7C15
         self._service = {stage: spec.service_of(stage) for stage in spec.stages}
         self._failures = list(zip(spec.failures, accumulate(spec.failures.values()), strict=True))
+        # A version keeps its failures when a later route leaves it without a share.
+        self._of_version = {
+            (route.stage, version): share for route in spec.routes for version, share in route.failures.items()
+        }
         self._dispatch_ms = spec.dispatch_ms
         self._quality = spec.policy.quality_factor
         self._factors = {
@@ -194,6 +198,10 @@ class MadeWork:
                 if drawn < edge:
                     seconds *= drawn / edge  # it fails somewhere on its way
                     return Outcome(self._dispatch_ms + round(1000 * seconds), seconds, "failed", error_class)
+        if self._of_version:
+            edge = self._of_version.get((item["stage"], item["model_version"]), 0.0)
+            if _uniform(self._seed, number, 2 * salt + 100_001) < edge:
+                return Outcome(self._dispatch_ms + round(1000 * seconds), seconds, "failed", "transient")
         return Outcome(self._dispatch_ms + round(1000 * seconds), seconds)
 
     def _seconds(self, item: dict[str, Any], drawn: float) -> float:
@@ -220,6 +228,35 @@ def _uniform(seed: int, number: int, salt: int) -> float:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return ((z ^ (z >> 31)) + 0.5) / 2**64
+
+
+def routes(spec: Spec) -> Iterator[Timed]:
+    """routing_changed entries in the order of time."""
+    for revision, route in enumerate(sorted(spec.routes, key=lambda route: route.at_seconds), 1):
+        at_ms = START_MS + round(1000 * route.at_seconds)
+        rule = {
+            "name": f"{spec.pipeline}/{route.stage}",
+            "pipeline_id": spec.pipeline,
+            "stage": route.stage,
+            "experiment": route.experiment,
+            "arms": [{"model_version": version, "weight": weight} for version, weight in route.arms.items()],
+            "stable": route.stable,
+            "guard": {
+                "min_tasks": route.min_tasks,
+                "failure_margin": route.failure_margin,
+                "p95_margin": route.p95_margin,
+            },
+            "revision": revision,
+            "changed_by": "specification",
+            "reason": "as the specification says",
+            "changed_at": at_ms,
+        }
+        yield at_ms, {"kind": "routing_changed", "at": at_ms, "routing": rule}
+
+
+def background(spec: Spec) -> Iterator[Timed]:
+    """What happens besides the traffic: routes, and slots that are lost and come back."""
+    return heapq.merge(routes(spec), losses(spec), key=lambda timed: timed[0])
 
 
 def losses(spec: Spec) -> Iterator[Timed]:
