@@ -11,7 +11,8 @@ from schemas.pipelines import PIPELINES
 from schemas.topics import ANSWERS, EVENTS, schedule_topic
 from streams.kafka.producer import Outgoing
 from streams.policy.admission_rows import RELEASED, End, Held
-from streams.policy.submissions import Standing, Verdict, lane_of, with_deadlines
+from streams.policy.ready import lane_of
+from streams.policy.submissions import Standing, Verdict, with_deadlines
 
 MAX_RECORD_BYTES: Final = 200_000
 _ANSWER_BYTES: Final = 160

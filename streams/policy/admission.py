@@ -26,7 +26,8 @@ from streams.policy.admission_rows import (
 )
 from streams.policy.bucket import Bucket, reserve
 from streams.policy.holds import Holds
-from streams.policy.submissions import Standing, Verdict, fingerprint, lane_of, stage_ready, with_deadlines
+from streams.policy.ready import lane_of, stage_ready
+from streams.policy.submissions import Standing, Verdict, fingerprint
 from streams.policy.validation import MAX_AHEAD_MS
 
 Place = tuple[str, int]  # topic and offset of a record
@@ -105,13 +106,10 @@ class Ledger:
         ready, held, ended = None, self._held(job), list[tuple[Held, End]]()
         taken, place = job.taken, (job.topic, job.taken.offset)
         if job.state == "open" and taken.due_ms is None:
-            ready = with_deadlines(
-                stage_ready(request, raw, standing.tier), request["start_within_seconds"],
-                request["finish_within_seconds"], taken.at_ms,
-            )  # fmt: skip
+            ready = stage_ready(request, raw, tier=standing.tier, at_ms=taken.at_ms)
         elif taken.due_ms is not None and (job.state == "held" or job.canceled is not None):
             if held is None:  # the segment was written, the row was not
-                draft = stage_ready(request, raw, standing.tier)
+                draft = stage_ready(request, raw, tier=standing.tier, at_ms=taken.at_ms)
                 held = _hold(self.partition, request, draft, place, taken.at_ms, taken.due_ms)
             if job.canceled is not None:
                 ended = [(held, job.canceled)]
@@ -150,7 +148,7 @@ class Ledger:
         self.users[user_id] = self._fresh.users[user_id] = UserRow(revision, _row(of_user.bucket), keys)
         due = max(due, request["run_at"] or 0, now_ms + int((request["debounce_seconds"] or 0) * 1000))
         taken = self._take(request, place, now_ms, due if due > now_ms else None, domain)
-        ready, held, ended = stage_ready(request, raw, standing.tier), None, []
+        ready, held, ended = stage_ready(request, raw, tier=standing.tier, at_ms=now_ms), None, []
         if due > now_ms:
             older = self._superseded(request, now_ms, place[1])
             if older is not None:
@@ -166,11 +164,9 @@ class Ledger:
             reset_ms=of_user.reset_ms,
             domain=domain,
             held=held,
-            ready=None if held is not None else with_deadlines(
-                ready, request["start_within_seconds"], request["finish_within_seconds"], now_ms
-            ),
+            ready=None if held is not None else ready,
             ended=tuple(ended),
-        )  # fmt: skip
+        )
 
     def _take(
         self, request: Mapping[str, Any], place: Place, now_ms: int, due_ms: int | None, domain: str

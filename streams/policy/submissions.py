@@ -1,4 +1,4 @@
-"""What admission works with: a user's standing, the verdict on a request, and a request as the scheduler gets it."""
+"""What admission works with: a user's standing, the verdict on a request, and what makes two requests the same."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from schemas.pipelines import PIPELINES
 from streams.policy.admission_rows import End, Held
 from streams.policy.bucket import Limit
 from streams.policy.config import DEFAULT, FREE, Policy
@@ -79,38 +78,10 @@ def fingerprint(request: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(body.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def lane_of(request: Mapping[str, Any]) -> str:
-    """The lane that was asked for; else people wait for drafts, and not for the rest."""
-    return request["lane"] or ("interactive" if request["quality"] == "draft" else "standard")
-
-
-def stage_ready(request: Mapping[str, Any], raw: bytes, tier: str) -> dict[str, Any]:
-    """The job's first stage for the scheduler, less the deadlines; `raw` is the request as it came."""
-    resume = request["resume"]
-    return {
-        "job_id": request["job_id"],
-        "user_id": request["user_id"],
-        "pipeline_id": request["pipeline_id"],
-        "stage": resume["stage"] if resume else PIPELINES[request["pipeline_id"]].stages[0].name,
-        "tier": tier,
-        "model_version": request["model_version"],
-        "quality": request["quality"],
-        "texture_size": request["texture_size"],
-        "lane": lane_of(request),
-        "priority": request["priority"],
-        "artefacts": resume["artefacts"] if resume else [],
-        "max_queue_depth": request["max_queue_depth"],
-        "retry_of": request["retry_of"],
-        "traceparent": request["traceparent"],
-        "created_at": request["created_at"],
-        "request": raw,
-    }
-
-
 def with_deadlines(ready: dict[str, Any], start: float | None, finish: float | None, now_ms: int) -> dict[str, Any]:
-    """A StageReady whose deadlines (seconds) run from now."""
+    """A StageReady of a job that was held: its deadlines (seconds) run from its release."""
     return {
         **ready,
-        "start_by": None if start is None else now_ms + int(start * 1000),
-        "finish_by": None if finish is None else now_ms + int(finish * 1000),
+        "start_by": None if start is None else now_ms + round(start * 1000),
+        "finish_by": None if finish is None else now_ms + round(finish * 1000),
     }
