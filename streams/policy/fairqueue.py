@@ -15,99 +15,18 @@ Costs are estimates when charged; `settle` moves F by what was measured, so an e
 
 import heapq
 from collections.abc import Container, Iterable, Mapping, Set
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
+
+from streams.policy.flows import Clockwork, Flow, Head, Lane, LaneClock, Task, Tasks, Waiting
 
 # Heaps hold entries that have become stale; they are rebuilt when those are more than this many times the live ones.
 _SWEEP_FACTOR: Final = 4
 _SWEEP_LEAST: Final = 256
 
 
-class Flow(msgspec.Struct, kw_only=True, gc=False):
-    """One user's place in one lane. order: when the flow was first seen, breaks ties; tag: start tag of the next
-    task."""
-
-    order: int
-    tag: float = 0.0
-
-
-class LaneClock(msgspec.Struct, kw_only=True):
-    """A lane: its own tag in the upper level, and the clock of the users in it."""
-
-    tag: float = 0.0
-    virtual_time: float = 0.0
-    greatest_finish: float = 0.0
-    flows: dict[str, Flow] = {}
-
-
-class Clockwork(msgspec.Struct, kw_only=True):
-    """The queue's own numbers, which a snapshot keeps. virtual_time and greatest_finish: of the upper level, in
-    GPU-seconds per unit of weight; weights: of users that differ from 1."""
-
-    virtual_time: float = 0.0
-    greatest_finish: float = 0.0
-    flows_seen: int = 0
-    lanes: dict[str, LaneClock] = {}
-    weights: dict[str, float] = {}
-
-
-class Task(msgspec.Struct, frozen=True, order=True, gc=False):
-    """What waits. Tasks of a user compare in the order of dispatch. kind: what a server must support."""
-
-    priority: int
-    sequence: int
-    job_id: str
-    user_id: str
-    lane: str
-    kind: str
-
-
-class Head(NamedTuple):
-    """The next task of a kind in a lane; heads of one lane compare in the order of dispatch."""
-
-    tag: float
-    order: int
-    priority: int
-    sequence: int
-    user_id: str
-    job_id: str
-
-
-class _Tasks(list[Task]):
-    """A heap of one user's tasks of one kind in one lane. offered: the tag of its entry among the kind's offers, None
-    without one. An offer never promises less than it holds: it is at or below the user's tag, and is corrected when it
-    comes up, so that only a tag that falls needs a new entry at once."""
-
-    __slots__ = ("dead", "offered")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.offered: float | None = None
-        self.dead = 0
-
-
-class _Waiting:
-    """The tasks of one user in one lane, by kind. count: without dead ones."""
-
-    __slots__ = ("count", "heaps")
-
-    def __init__(self) -> None:
-        self.heaps: dict[str, _Tasks] = {}
-        self.count = 0
-
-
-class _Lane:
-    """Derived structures of one lane."""
-
-    def __init__(self, clock: LaneClock, weight: float) -> None:
-        self.clock = clock
-        self.weight = weight
-        self.count = 0  # tasks that wait, of parked users too
-        self.active = 0  # users with tasks that wait, the parked ones left out
-        self.users: dict[str, _Waiting] = {}
-        self.offers: dict[str, list[tuple[float, int, str]]] = {}  # kind -> heap of (tag, order, user)
-        self.kinds: dict[str, int] = {}  # kind -> tasks that wait
+__all__ = ["Clockwork", "FairQueue", "Head", "Task"]
 
 
 class FairQueue:
@@ -127,7 +46,7 @@ class FairQueue:
         self.clockwork = clockwork
         self.lanes = tuple(lanes)
         self._lanes = {
-            name: _Lane(clockwork.lanes.setdefault(name, LaneClock()), weight) for name, weight in lanes.items()
+            name: Lane(clockwork.lanes.setdefault(name, LaneClock()), weight) for name, weight in lanes.items()
         }
         self._parked = set(parked)
         self._tasks: dict[str, Task] = {}
@@ -229,12 +148,41 @@ class FairQueue:
     def push(self, task: Task) -> None:
         """A task begins to wait. A user (and a lane) that had nothing waiting starts at the current virtual time."""
         lane = self._lanes[task.lane]
-        if lane.active == 0:
-            lane.clock.tag = max(lane.clock.tag, self.clockwork.virtual_time)
+        clock = lane.clock
+        if lane.active == 0 or (clock.stalled and clock.stalled.keys() >= lane.kinds.keys()):
+            clock.tag = max(clock.tag, self.clockwork.virtual_time)
         flow = self._flow(lane, task.user_id)
-        if task.user_id not in lane.users:
-            flow.tag = max(flow.tag, lane.clock.virtual_time)
+        waiting = lane.users.get(task.user_id)
+        if waiting is None or (clock.stalled and waiting.only(clock.stalled)):
+            flow.tag = max(flow.tag, clock.virtual_time)
         self._insert(task)
+
+    def stall(self, lane: str, kind: str) -> None:
+        """Nobody can serve a kind that waits in a lane: who waits for nothing else gains nothing by it."""
+        clock = self._lanes[lane].clock
+        clock.stalled.setdefault(kind, (clock.virtual_time, self.clockwork.virtual_time))
+
+    def unstall(self, lane: str, kind: str) -> None:
+        """Somebody can serve the kind again. Tags of those who waited for nothing else have moved with the virtual
+        time. O(n) in the users of the lane."""
+        found = self._lanes[lane]
+        clock = found.clock
+        if kind not in clock.stalled:
+            return
+        if clock.stalled.keys() >= found.kinds.keys():
+            moved = self.clockwork.virtual_time - clock.stalled[kind][1]
+            clock.tag = max(clock.tag, min(clock.tag + moved, self.clockwork.virtual_time))
+        moved = clock.virtual_time - clock.stalled[kind][0]
+        if moved > 0:
+            for user_id, waiting in found.users.items():
+                if waiting.heaps.get(kind) and waiting.only(clock.stalled):
+                    flow = clock.flows[user_id]
+                    flow.tag = max(flow.tag, min(flow.tag + moved, clock.virtual_time))
+        del clock.stalled[kind]
+
+    def stalled(self, lane: str) -> Container[str]:
+        """Kinds that wait in a lane and that nobody can serve."""
+        return self._lanes[lane].clock.stalled
 
     def remove(self, job_id: str) -> bool:
         """A waiting task is withdrawn; False when none of that job waits."""
@@ -351,7 +299,7 @@ class FairQueue:
 
     # ---- inside -------------------------------------------------------------------------------------------------
 
-    def _flow(self, lane: _Lane, user_id: str) -> Flow:
+    def _flow(self, lane: Lane, user_id: str) -> Flow:
         flow = lane.clock.flows.get(user_id)
         if flow is None:
             self.clockwork.flows_seen += 1
@@ -359,7 +307,7 @@ class FairQueue:
             lane.clock.flows[user_id] = flow
         return flow
 
-    def _charge(self, lane: _Lane, user_id: str, cost_gpu_seconds: float) -> float:
+    def _charge(self, lane: Lane, user_id: str, cost_gpu_seconds: float) -> float:
         clockwork, clock = self.clockwork, lane.clock
         clockwork.virtual_time = max(clockwork.virtual_time, clock.tag)
         clock.tag += cost_gpu_seconds / lane.weight
@@ -376,11 +324,11 @@ class FairQueue:
         lane = self._lanes[task.lane]
         waiting = lane.users.get(task.user_id)
         if waiting is None:
-            waiting = lane.users[task.user_id] = _Waiting()
+            waiting = lane.users[task.user_id] = Waiting()
             lane.active += task.user_id not in self._parked
         tasks = waiting.heaps.get(task.kind)
         if tasks is None:
-            tasks = waiting.heaps[task.kind] = _Tasks()
+            tasks = waiting.heaps[task.kind] = Tasks()
         heapq.heappush(tasks, task)
         if tasks.offered is None and task.user_id not in self._parked:
             self._offer(lane, task.user_id, task.kind, tasks)
@@ -394,6 +342,7 @@ class FairQueue:
         lane.count -= 1
         if lane.kinds[task.kind] == 1:
             del lane.kinds[task.kind]
+            lane.clock.stalled.pop(task.kind, None)
         else:
             lane.kinds[task.kind] -= 1
         waiting = lane.users[task.user_id]
@@ -402,7 +351,7 @@ class FairQueue:
             del lane.users[task.user_id]
             lane.active -= task.user_id not in self._parked
 
-    def _offer(self, lane: _Lane, user_id: str, kind: str, tasks: _Tasks) -> None:
+    def _offer(self, lane: Lane, user_id: str, kind: str, tasks: Tasks) -> None:
         flow = self._flow(lane, user_id)
         tasks.offered = flow.tag
         heap = lane.offers.get(kind)
@@ -412,7 +361,7 @@ class FairQueue:
         if len(heap) > _SWEEP_FACTOR * len(lane.users) + _SWEEP_LEAST:
             self._sweep(lane, kind, heap)
 
-    def _sweep(self, lane: _Lane, kind: str, heap: list[tuple[float, int, str]]) -> None:
+    def _sweep(self, lane: Lane, kind: str, heap: list[tuple[float, int, str]]) -> None:
         live = set()
         for entry in heap:
             waiting = lane.users.get(entry[2])
@@ -421,7 +370,7 @@ class FairQueue:
         heap[:] = live
         heapq.heapify(heap)
 
-    def _drop_dead(self, tasks: _Tasks) -> None:
+    def _drop_dead(self, tasks: Tasks) -> None:
         while tasks and self._tasks.get(tasks[0].job_id) is not tasks[0]:
             heapq.heappop(tasks)
             tasks.dead -= 1

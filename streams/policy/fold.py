@@ -4,7 +4,7 @@ A job that has not ended is either on a slot, or in the queue, or it waits outsi
 or for its user to resume it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from sys import intern
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ class Fold:
         self.state = state
         self.decisions: list[Decision] = []
         self.timers = Timers()
+        # Whether any slot, busy or not, can run a kind for a lane; set by the one who knows the slots.
+        self.servable: Callable[[str, str], bool] = _anything
         self.running: dict[str, int] = {}  # user -> tasks on slots
         self.running_in: dict[str, int] = dict.fromkeys(state.policy.lanes, 0)  # lane -> tasks on slots
         # lane -> second -> tasks in the queue that became ready in it
@@ -112,7 +114,10 @@ class Fold:
 
     def enqueue(self, job: Job) -> None:
         """The job's task begins to wait in the queue."""
+        fresh = job.kind not in self.queue.kinds(job.lane)
         self.queue.push(_task(job))
+        if fresh and not self.servable(job.lane, job.kind):
+            self.queue.stall(job.lane, job.kind)
         self._count_age(job, +1)
 
     def withdraw(self, job: Job) -> None:
@@ -219,6 +224,10 @@ class Fold:
         seconds[second] = seconds.get(second, 0) + change
         if not seconds[second]:
             del seconds[second]
+
+
+def _anything(_lane: str, _kind: str) -> bool:
+    return True
 
 
 def _task(job: Job) -> Task:

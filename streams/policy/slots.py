@@ -87,16 +87,23 @@ class Slots:
         self._pool_places: dict[str, int] = {}
         self._first_lanes: list[str] = []
         self.places = 0
+        fold.servable = self.servable
         for slot in fold.state.slots.values():
-            self.add(slot)
+            self._add(slot)
+        self._shapes_changed()
 
     def add(self, slot: Slot) -> None:
-        """A slot is there, from now on or after a restart."""
+        """A worker is there from now on."""
+        known = len(self._shapes)
+        self._add(slot)
+        if len(self._shapes) > known:
+            self._shapes_changed()
+
+    def _add(self, slot: Slot) -> None:
         key = _key(slot)
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = Shape(slot, self._fold.policy.pool(slot.pool))
-            self._find_first_lanes()
         self._shape_of[slot.slot] = shape
         shape.slots[slot.slot] = slot
         self._count(slot, slot.places)
@@ -108,7 +115,7 @@ class Slots:
         del shape.slots[slot.slot]
         if not shape.slots:
             del self._shapes[shape.key]
-            self._find_first_lanes()
+            self._shapes_changed()
 
     def take(self, slot: Slot, job_id: str, attempt: int, kind: str) -> None:
         """A task goes to a free place of the slot."""
@@ -134,7 +141,7 @@ class Slots:
         """The rules of pools may have changed."""
         for shape in self._shapes.values():
             shape.pool = self._fold.policy.pool(shape.pool_name)
-        self._find_first_lanes()
+        self._shapes_changed()
 
     def capacity(self) -> int:
         """How many tasks all slots that do not drain take at once."""
@@ -163,9 +170,21 @@ class Slots:
         rank = ranks[0] if len(ranks) == 1 else min(ranks)
         return self._fold.state.slots[rank[-1]]
 
-    def _find_first_lanes(self) -> None:
+    def servable(self, lane: str, kind: str) -> bool:
+        """Whether any live slot, busy or not, can run a kind for a lane."""
+        return any(lane in shape.pool.lanes and shape.runs(kind) for shape in self._shapes.values())
+
+    def _shapes_changed(self) -> None:
+        """What depends on which shapes there are and on the rules of their pools."""
         first = {shape.pool.first for shape in self._shapes.values()}
         self._first_lanes = [lane for lane in self._fold.policy.lanes if lane in first]
+        queue = self._fold.queue
+        for lane in queue.lanes:
+            for kind in sorted(queue.kinds(lane)):
+                if self.servable(lane, kind):
+                    queue.unstall(lane, kind)
+                else:
+                    queue.stall(lane, kind)
 
     def _count(self, slot: Slot, change: int) -> None:
         """So many places of the slot have become free, or were taken."""

@@ -1,6 +1,7 @@
 """Which slot gets what: capacity, versions, draining, pools, caps, lanes, affinity."""
 
 import msgspec
+import pytest
 
 from streams.policy.config import Policy, Pool
 from streams.policy.scheduler import Scheduler
@@ -221,3 +222,34 @@ def test_pools_follow_a_new_policy() -> None:
     world.join(0)
     world.submit(("j", "ann"))
     assert world.busy() == []
+
+
+def test_who_waits_for_what_nobody_has_saves_nothing_up() -> None:
+    """A job for a version that no slot has must not earn its user, or its lane, a turn for every turn of others."""
+    world = World()
+    world.join(0, serves=SERVES[:1], versions=["synthetic@1"])
+    for lane, saver in (("standard", "saver"), ("interactive", "other")):
+        world.submit((f"{saver}-pinned", saver), model_version="2", lane=lane)
+    world.submit(*jobs("busy", 200))
+    for _ in range(100):
+        world.settle(0, gpu_seconds=0.05)
+    world.submit(*jobs("saver", 50))
+    world.submit(*jobs("other", 50), lane="interactive")
+    order = []
+    for _ in range(38):
+        order.append(world.item()["user_id"])
+        world.settle(0, gpu_seconds=0.05)
+    assert order.count("other") == pytest.approx(38 * 70 / 95, abs=2)
+    assert order.count("saver") == pytest.approx(order.count("busy"), abs=2)
+
+
+def test_who_waited_for_a_slot_that_comes_back_keeps_the_place() -> None:
+    world = World()
+    world.join(0, serves=SERVES[:1])
+    world.submit(*jobs("ann", 50), *jobs("bob", 50))
+    for _ in range(10):
+        world.settle(0, gpu_seconds=0.05)
+    before = dict(world.scheduler.state.clockwork.lanes["standard"].flows)
+    world.lose(0)
+    world.join(0, serves=SERVES[:1])
+    assert world.scheduler.state.clockwork.lanes["standard"].flows == before
