@@ -10,9 +10,10 @@ One thread writes; any number of threads read, each with a connection of its own
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -47,6 +48,14 @@ _DEFAULT_PRIORITY: Final = 3
 _KNOWN_JOBS: Final = 50_000
 
 
+class _Known(NamedTuple):
+    """A job's row as last written: its rank, the place that it came from, the job's number."""
+
+    rank: int
+    place: int
+    number: int
+
+
 class ReadModel:
     """See the module. open() and apply() belong to the writer's thread; the rest may be called from any thread."""
 
@@ -54,7 +63,7 @@ class ReadModel:
         self._path = path
         self._codec = codec
         # The rank and place of rows as last written: most events change nothing in their job's row.
-        self._known: dict[JobKey, tuple[int, int]] = {}
+        self._known: dict[JobKey, _Known] = {}
         self._writer: sqlite3.Connection | None = None
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
@@ -80,23 +89,21 @@ class ReadModel:
     def apply(self, batch: Batch) -> dict[JobKey, bool]:
         """Writes a batch in one transaction; returns the jobs that it concerns, True for those with events in it.
 
-        An event whose rank cannot be told is kept and changes no row.
+        An event whose rank cannot be told changes no row.
         """
         assert self._writer is not None, "open() comes first"
         requests = [request_row(record, offset) for record, offset in batch.requests]
         written, rows = self._event_rows(batch.events)
         with self._writer:
             self._writer.executemany(PUT_JOB, requests)
-            self._writer.executemany(
-                PUT_EVENT,
-                [(e.head.job_id, e.head.user_id, e.partition, e.offset, e.value) for e in batch.events],
-            )
             self._writer.executemany(PUT_JOB, rows)
+            numbers = self._numbers(batch.events)
+            self._writer.executemany(PUT_EVENT, _filed(batch.events, numbers))
             for command in batch.commands:
                 put_command(self._writer, command)
             places = [(topic, partition, following) for (topic, partition), following in batch.offsets.items()]
             self._writer.executemany(PUT_OFFSET, places)
-        self._remember(written)
+        self._remember(written, numbers)
         changed = {(record["user_id"], record["job_id"]): False for record, _ in batch.requests}
         changed.update({(c["user_id"], c["job_id"]): False for c in batch.commands})
         changed.update({(event.head.user_id, event.head.job_id): True for event in batch.events})
@@ -112,10 +119,11 @@ class ReadModel:
             ).fetchone()
             if found is None:
                 return None
-            row, priority, paused = job_of(found)
-            before = self._queued_before(row) if with_place and row.state == JobState.QUEUED else 0
-            events = self._events(user_id, [job_id]).get(job_id, [])
-        return StoredJob(row=row, events=tuple(events), queued_before=before, priority=priority, paused=paused)
+            number, job = job_of(found)
+            queued = with_place and job.row.state == JobState.QUEUED
+            before = self._queued_before(job.row) if queued else 0
+            events = self._events([number]).get(number, ())
+        return replace(job, events=tuple(events), queued_before=before)
 
     def jobs(
         self, user_id: str, *, limit: int, before: tuple[int, str] | None = None, state: str | None = None
@@ -136,22 +144,20 @@ class ReadModel:
                 (*values, limit),
             ).fetchall()
             found = [job_of(row) for row in rows]
-            events = self._events(user_id, [row.job_id for row, _, _ in found])
-        return [
-            StoredJob(row=row, events=tuple(events.get(row.job_id, ())), priority=priority, paused=paused)
-            for row, priority, paused in found
-        ]
+            events = self._events([number for number, _ in found])
+        return [replace(job, events=tuple(events.get(number, ()))) for number, job in found]
 
     def prune(self, ended_before_ms: int, limit: int) -> int:
         """Forgets jobs that ended before a time, `limit` at most; returns how many. Belongs to the writer's thread."""
         assert self._writer is not None, "open() comes first"
         with self._writer:
             rows = self._writer.execute(
-                "SELECT user_id, job_id FROM jobs WHERE ended_at < ? LIMIT ?", (ended_before_ms, limit)
+                "SELECT id, user_id, job_id FROM jobs WHERE ended_at < ? LIMIT ?", (ended_before_ms, limit)
             ).fetchall()
-            for table in ("events", "controls", "jobs"):
-                self._writer.executemany(f"DELETE FROM {table} WHERE user_id = ? AND job_id = ?", rows)  # noqa: S608
-        for user_id, job_id in rows:
+            self._writer.executemany("DELETE FROM events WHERE job = ?", [row[:1] for row in rows])
+            self._writer.executemany("DELETE FROM controls WHERE user_id = ? AND job_id = ?", [r[1:] for r in rows])
+            self._writer.executemany("DELETE FROM jobs WHERE id = ?", [row[:1] for row in rows])
+        for _, user_id, job_id in rows:
             self._known.pop((user_id, job_id), None)
         return len(rows)
 
@@ -183,8 +189,23 @@ class ReadModel:
                 best[key], rows[key] = place, found
         return best, list(rows.values())
 
-    def _remember(self, written: dict[JobKey, tuple[int, int]]) -> None:
-        self._known.update(written)
+    def _numbers(self, events: Sequence[FiledEvent]) -> dict[JobKey, int]:
+        """The numbers of the events' jobs; none of one that no event that could be read has told of."""
+        assert self._writer is not None
+        found: dict[JobKey, int] = {}
+        for key in {(event.head.user_id, event.head.job_id) for event in events}:
+            known = self._known.get(key)
+            if known is not None:
+                found[key] = known.number
+                continue
+            row = self._writer.execute("SELECT id FROM jobs WHERE user_id = ? AND job_id = ?", key).fetchone()
+            if row is not None:
+                found[key] = row[0]
+        return found
+
+    def _remember(self, written: dict[JobKey, tuple[int, int]], numbers: dict[JobKey, int]) -> None:
+        for key, (ranked, place) in written.items():
+            self._known[key] = _Known(ranked, place, numbers[key])
         if len(self._known) > _KNOWN_JOBS:
             for key in list(self._known)[: len(self._known) - _KNOWN_JOBS // 2]:
                 del self._known[key]
@@ -202,24 +223,24 @@ class ReadModel:
         )
         return int(count)
 
-    def _events(self, user_id: str, job_ids: Sequence[str]) -> dict[str, list[StoredEvent]]:
-        """The distinct events of some of a user's jobs."""
-        if not job_ids:
+    def _events(self, numbers: Sequence[int]) -> dict[int, list[StoredEvent]]:
+        """The distinct events of some jobs, by the jobs' numbers."""
+        if not numbers:
             return {}
-        marks = ", ".join("?" * len(job_ids))
+        marks = ", ".join("?" * len(numbers))
         rows = self._reader().execute(
-            f'SELECT job_id, "partition", "offset", value FROM events WHERE job_id IN ({marks}) AND user_id = ?',  # noqa: S608
-            (*job_ids, user_id),
+            f'SELECT job, "partition", "offset", value FROM events WHERE job IN ({marks})',  # noqa: S608
+            numbers,
         )
-        found: dict[str, list[StoredEvent]] = {}
-        for job_id, partition, offset, value in rows.fetchall():
+        found: dict[int, list[StoredEvent]] = {}
+        for number, partition, offset, value in rows.fetchall():
             try:
                 event = stored_event(self._codec.decode(value, "job_event"), partition, offset)
             except (CodecError, ValueError) as reason:
                 log.warning("event cannot be read", offset=offset, reason=type(reason).__name__)
                 continue
-            found.setdefault(job_id, []).append(event)
-        return {job_id: distinct(events) for job_id, events in found.items()}
+            found.setdefault(number, []).append(event)
+        return {number: distinct(events) for number, events in found.items()}
 
     def _open_existing(self, cluster_id: str) -> sqlite3.Connection | None:
         if not self._path.exists():
@@ -261,3 +282,10 @@ class ReadModel:
             with self._lock:
                 self._readers.append(found)
         return found
+
+
+def _filed(events: Sequence[FiledEvent], numbers: dict[JobKey, int]) -> Iterator[tuple[int, int, int, bytes]]:
+    for event in events:
+        number = numbers.get((event.head.user_id, event.head.job_id))
+        if number is not None:
+            yield number, event.partition, event.offset, event.value

@@ -18,24 +18,25 @@ Place = tuple[str, int]  # topic, partition
 JobKey = tuple[str, str]  # user_id, job_id
 
 SCHEMA_VERSION: Final = 2
-# The user is part of every key: another user's rows cannot be reached, whatever ids a producer makes up.
+# The user is part of a job's key: another user's rows cannot be reached, whatever ids a producer makes up. Events have
+# the job's number, so that those of jobs under way lie together, in few pages.
 SCHEMA: Final = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE offsets (topic TEXT, "partition" INTEGER, next INTEGER NOT NULL, PRIMARY KEY (topic, "partition"))
   WITHOUT ROWID;
 CREATE TABLE jobs (
-  user_id TEXT NOT NULL, job_id TEXT NOT NULL, workflow TEXT NOT NULL, pipeline_id TEXT NOT NULL,
-  created_at INTEGER NOT NULL, state TEXT NOT NULL, queued_at INTEGER, lane TEXT, priority INTEGER, retry_of TEXT,
-  ended_at INTEGER, rank INTEGER NOT NULL, place INTEGER NOT NULL,
+  id INTEGER PRIMARY KEY, user_id TEXT NOT NULL, job_id TEXT NOT NULL, workflow TEXT NOT NULL,
+  pipeline_id TEXT NOT NULL, created_at INTEGER NOT NULL, state TEXT NOT NULL, queued_at INTEGER, lane TEXT,
+  priority INTEGER, retry_of TEXT, ended_at INTEGER, rank INTEGER NOT NULL, place INTEGER NOT NULL,
   UNIQUE (job_id, user_id));
 CREATE INDEX jobs_by_time ON jobs (user_id, created_at, job_id);
 CREATE INDEX jobs_by_state ON jobs (user_id, state, created_at);
 CREATE INDEX jobs_queued ON jobs (user_id, lane, priority, queued_at, job_id) WHERE state = '{JobState.QUEUED}';
 CREATE INDEX jobs_ended ON jobs (ended_at) WHERE ended_at IS NOT NULL;
 CREATE TABLE events (
-  id INTEGER PRIMARY KEY, job_id TEXT NOT NULL, user_id TEXT NOT NULL, "partition" INTEGER NOT NULL,
-  "offset" INTEGER NOT NULL, value BLOB NOT NULL);
-CREATE INDEX events_by_job ON events (job_id);
+  id INTEGER PRIMARY KEY, job INTEGER NOT NULL, "partition" INTEGER NOT NULL, "offset" INTEGER NOT NULL,
+  value BLOB NOT NULL);
+CREATE INDEX events_by_job ON events (job);
 CREATE TABLE controls (
   user_id TEXT NOT NULL, job_id TEXT NOT NULL, priority INTEGER, paused INTEGER, PRIMARY KEY (user_id, job_id))
   WITHOUT ROWID;
@@ -55,7 +56,7 @@ ON CONFLICT (job_id, user_id) DO UPDATE SET
 WHERE excluded.rank > rank OR (excluded.rank = rank AND excluded.place < place)
 """
 PUT_EVENT: Final = """
-INSERT INTO events (job_id, user_id, "partition", "offset", value) VALUES (?, ?, ?, ?, ?)
+INSERT INTO events (job, "partition", "offset", value) VALUES (?, ?, ?, ?)
 """
 PUT_OFFSET: Final = """
 INSERT INTO offsets (topic, "partition", next) VALUES (?, ?, ?)
@@ -74,7 +75,7 @@ _JOB_FIELDS: Final = (
     "retry_of",
 )
 SELECT_JOBS: Final = f"""
-SELECT {", ".join(f"jobs.{name}" for name in _JOB_FIELDS)}, controls.priority, controls.paused
+SELECT jobs.id, {", ".join(f"jobs.{name}" for name in _JOB_FIELDS)}, controls.priority, controls.paused
 FROM jobs LEFT JOIN controls ON controls.user_id = jobs.user_id AND controls.job_id = jobs.job_id
 """  # noqa: S608 (names of our own fields only)
 _PUT_PRIORITY: Final = """
@@ -179,7 +180,7 @@ def request_row(record: Record, offset: int) -> tuple[Any, ...]:
     )
 
 
-def outranks(known: tuple[int, int], other: tuple[int, int]) -> bool:
+def outranks(known: Sequence[int], other: Sequence[int]) -> bool:
     """Whether a row of the first rank and place stays as it is when the second comes."""
     return known[0] > other[0] or (known[0] == other[0] and known[1] <= other[1])
 
@@ -216,10 +217,15 @@ def event_row(codec: Codec, event: FiledEvent, ranked: int | None) -> tuple[Any,
     )
 
 
-def job_of(values: Sequence[Any]) -> tuple[JobRow, int | None, bool | None]:
-    """A row of SELECT_JOBS: the job, and priority and pause as the user's newest commands have them."""
-    *row, priority, paused = values
-    return JobRow(**dict(zip(_JOB_FIELDS, row, strict=True))), priority, None if paused is None else bool(paused)
+def job_of(values: Sequence[Any]) -> tuple[int, StoredJob]:
+    """A row of SELECT_JOBS: the job's number, and the job without its events."""
+    number, *row, priority, paused = values
+    return number, StoredJob(
+        row=JobRow(**dict(zip(_JOB_FIELDS, row, strict=True))),
+        events=(),
+        priority=priority,
+        paused=None if paused is None else bool(paused),
+    )
 
 
 def put_command(writer: sqlite3.Connection, command: Record) -> None:
