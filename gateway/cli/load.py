@@ -142,9 +142,9 @@ def headlines(load: dict[str, Any], now_ms: int) -> list[str]:
     since = f" for {(now_ms - load['level_since']) / 1000:.0f} s" if load["level"] and load["level_since"] else ""
     lines = [
         f"{load['domain']}: load level {load['level']}{since}{late}",
-        f"  predicted wait {load['predicted_wait_seconds']:.1f} s, oldest {load['oldest_age_seconds']:.1f} s; "
-        f"{load['live_slots']} slots for {load['capacity']} tasks, {load['running_tasks']} run, "
+        f"  {load['live_slots']} slots for {load['capacity']} tasks, {load['running_tasks']} run, "
         f"{load['queued_tasks']} wait ({load['queued_gpu_seconds']:.1f} GPU-seconds)",
+        f"  predicted wait {load['predicted_wait_seconds']:.1f} s, oldest {load['oldest_age_seconds']:.1f} s",
     ]
     lines += [f"  {effect}" for effect in effects(load)]
     if load["refused_tiers"] or load["refused_lanes"]:
@@ -157,35 +157,36 @@ def _table(load: dict[str, Any]) -> "RenderableType":
 
     from schemas.eta import predict
 
-    table = Table("lane", "share", "wait", "run", "GPU-s", "oldest", "GPU-s/s", "wait p50", "p90", "done p50", "p90")
+    # Eighty columns must do: no lines between cells, and two times in one.
+    table = Table(
+        "lane", "share", "wait", "run", "GPU-s", "oldest", "rate", "start p50/p90", "end p50/p90",
+        box=None, padding=(0, 2, 0, 0), pad_edge=False,
+    )  # fmt: skip
     for column in table.columns[1:]:
         column.justify = "right"
     total = sum(lane["weight"] for lane in load["lanes"]) or 1.0
     for lane in load["lanes"]:
         expected = predict(load, lane["lane"], lane["virtual_time"])  # of a user with nothing waiting
-        times = ["-"] * 4
+        start = end = "-"
         if expected is not None:
-            times = [
-                duration(expected.p50),
-                duration(expected.p90),
-                duration(expected.total_p50),
-                duration(expected.total_p90),
-            ]
+            start = f"{duration(expected.p50)}/{duration(expected.p90)}"
+            end = f"{duration(expected.total_p50)}/{duration(expected.total_p90)}"
         table.add_row(
             lane["lane"],
-            f"{100 * lane['weight'] / total:.0f} %",
+            f"{100 * lane['weight'] / total:.0f}%",
             str(lane["queued_tasks"]),
             str(lane["running_tasks"]),
             f"{lane['queued_gpu_seconds']:.1f}",
             duration(lane["oldest_age_seconds"]),
             f"{lane['gpu_seconds_per_second']:.2f}",
-            *times,
+            start,
+            end,
         )
     return table
 
 
 def duration(seconds: float) -> str:
-    """A time for a table: `0.4 s`, `3 min`, `2.1 h`."""
+    """A time for a table: `0.4s`, `3m`, `2.1h`."""
     if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.1f}s"
+    return f"{seconds / 60:.0f}m" if seconds < 6000 else f"{seconds / 3600:.1f}h"

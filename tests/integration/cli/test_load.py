@@ -70,13 +70,14 @@ def test_the_newest_report_is_shown(meshyard: Run, domain: str) -> None:
     code, out, _ = meshyard("load", "--domain", domain)
     assert code == 0
     assert f"{domain}: load level 3 for " in out
+    assert max(len(line.rstrip()) for line in out.splitlines() if "%" in line) <= 80
     assert "submissions are refused: tier free" in out
     assert "they may ask again in 120 s" in out
     interactive = next(line for line in out.splitlines() if "interactive" in line)
-    assert "70 %" in interactive
-    assert "15.0 s" in interactive  # 30 GPU-seconds ahead at 2 a second
+    assert "70%" in interactive
+    assert "15.0s/" in interactive  # 30 GPU-seconds ahead at 2 a second
     standard = next(line for line in out.splitlines() if "standard" in line)
-    assert " - " in standard  # no rate, no promise
+    assert standard.split()[-2:] == ["-", "-"]  # no rate, no promise
 
 
 def test_json_is_the_record(meshyard: Run, domain: str) -> None:
@@ -96,6 +97,6 @@ def test_a_silent_scheduler_is_named() -> None:
     assert lines[0] == "main: load level 0, 60 s old: the scheduler is silent"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (180, "3 min"), (7560, "2.1 h")])
+@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4s"), (180, "3m"), (7560, "2.1h")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
