@@ -128,6 +128,5 @@ class Control:
         event = platform_event("policy", domain=fold.domain, subject="policy", detail=detail, at=state.now)
         fold.decisions.append(Platform(event=event))
         state.policy, state.policy_digest = policy, name
-        fold.queue.reweigh_lanes(policy.lanes)
+        fold.follow_policy()
         self._slots.follow_policy()
-        fold.forget_caps()

@@ -71,6 +71,11 @@ class Fold:
         """A user's standing; that of tier `free` for users that control.tenants does not have."""
         return self.state.tenants.get(user_id, _UNKNOWN)
 
+    def meet(self, user_id: str) -> None:
+        """A user has a job; weight and cap are in the queue from here on."""
+        if user_id not in self._caps:
+            self.weigh(user_id)
+
     def weigh(self, user_id: str) -> None:
         """The queue's weight and cap of a user follow the tenant's row and the policy."""
         tenant = self.tenant(user_id)
@@ -95,8 +100,13 @@ class Fold:
         return cap
 
     def forget_caps(self) -> None:
-        """The policy has changed; users with jobs are weighed anew."""
+        """Users are met anew."""
         self._caps.clear()
+
+    def follow_policy(self) -> None:
+        """The policy has changed: it acts on what waits already."""
+        self.queue.reweigh_lanes(self.policy.lanes)
+        self.forget_caps()
         for user_id in {job.user_id: None for job in self.state.jobs.values()}:
             self.weigh(user_id)
 

@@ -88,7 +88,7 @@ class Jobs:
             fold.timers.push(job.finish_by, (job_id, FINISH))
         if ready["max_queue_depth"] is not None:
             self._bounded.append((job, ready["max_queue_depth"]))
-        fold.weigh(job.user_id)
+        fold.meet(job.user_id)
         self._expect(job)
         fold.enqueue(job)
 

@@ -6,6 +6,8 @@ little backlog are represented by a sample, so that reports take a few hundredth
 
 import zlib
 from collections import Counter
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any, Final
 
 from streams.policy import load
@@ -47,18 +49,14 @@ class Reporter:
         """Ended jobs and early cancels that are long past, and flows that would begin at the virtual time anyway."""
         state = self._fold.state
         horizon = state.now - state.policy.remember_ms
-        past = []
-        for job_id, at in state.finished.items():  # oldest first
-            if at > horizon:
-                break
-            past.append(job_id)
-        for job_id in past:
+        for job_id in _until(state.finished.items(), horizon):
             del state.finished[job_id]
-        for job_id in [job_id for job_id, early in state.early_cancels.items() if early.at <= horizon]:
-            del state.early_cancels[job_id]
+        for key in _until(((key, early.at) for key, early in state.early_cancels.items()), horizon):
+            del state.early_cancels[key]
         if state.now - state.forgot_at >= _FORGET_EVERY_MS:
             state.forgot_at = state.now
             self._fold.queue.forget(self._fold.running)
+            self._fold.forget_caps()
 
     # ---- what is seen -------------------------------------------------------------------------------------------
 
@@ -123,9 +121,9 @@ class Reporter:
         return queue.waiting_in(lane) - sum(queue.waiting_in(lane, user_id) for user_id in queue.parked)
 
     def _wait_seconds(self) -> float:
-        """Waiting GPU-seconds over live capacity."""
+        """Waiting GPU-seconds over live capacity; the stages that follow count too, since they go before newer jobs."""
         queue, state = self._fold.queue, self._fold.state
-        waiting = sum(self._offered(lane) * self._mean_costs(lane)[0] for lane in queue.lanes)
+        waiting = sum(self._offered(lane) * self._mean_costs(lane)[1] for lane in queue.lanes)
         return load.predicted_wait_seconds(state.level, waiting, self._slots.capacity())
 
     def _oldest_seconds(self) -> float:
@@ -194,6 +192,11 @@ class Reporter:
             "oldest_age_seconds": fold.oldest_age_seconds(lane),
             **fold.state.calibration.figures(lane),
         }
+
+
+def _until(times: Iterable[tuple[str, int]], horizon: int) -> list[str]:
+    """Names of what happened up to the horizon, of a list that begins with the oldest."""
+    return [name for name, _ in takewhile(lambda item: item[1] <= horizon, times)]
 
 
 def _named_and_others(users: list[tuple[str, int]]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
