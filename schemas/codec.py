@@ -1,4 +1,7 @@
-"""Records to bytes and back: Confluent wire format (magic byte 0, 4-byte big-endian schema id, Avro body) by fastavro.
+"""Records to bytes and back: Confluent wire format (magic byte 0, 4-byte big-endian schema id, Avro body).
+
+Functions made from the schemas do the work (schemas.compiled); whatever these do not know is fastavro's, its verdict
+included.
 
 Times stay integers (milliseconds since 1970): the logical type stands in the schema for other readers, but building
 a datetime for each field cost half of a decode.
@@ -11,13 +14,16 @@ import io
 import json
 import struct
 import sys
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import fastavro
 from fastavro.schema import parse_schema
 
 from schemas import errors
+from schemas.compiled import NotCompilable, compile_reader, compile_writer
+from schemas.compiled import Reader as CompiledReader
+from schemas.compiled import Writer as CompiledWriter
 from schemas.registry import Registry, bundled
 from schemas.walk import check_body, flat_ints
 
@@ -26,18 +32,22 @@ _HEADER: Final = struct.Struct(">bI")
 _INT32: Final = range(-(1 << 31), 1 << 31)
 
 Record = dict[str, Any]
+_Made = TypeVar("_Made")
 
 
 class _Reader(NamedTuple):
     """What a schema id stands for.
 
-    newest: the schema of the newest version, None when this one is it. ints: names of the fields that hold 32-bit
-    ints, None when some lie deeper; fastavro reads ints as longs, so strict reading must look at them.
+    write, read: made from the schema; None where that is not possible. newest: the schema of the newest version, None
+    when this one is it. ints: names of the fields that hold 32-bit ints, None when some lie deeper; general codecs read
+    ints as longs, so strict reading must look at them.
     """
 
     name: str
     schema: Any
     schema_id: int
+    write: CompiledWriter | None
+    read: CompiledReader | None
     newest: Any
     ints: tuple[str, ...] | None
 
@@ -54,7 +64,7 @@ class Codec:
 
     def __init__(self, registry: Registry | None = None) -> None:
         self._registry = registry or bundled()
-        self._writers: dict[str, tuple[bytes, Any]] = {}
+        self._writers: dict[str, tuple[bytes, Any, CompiledWriter | None]] = {}
         self._readers: dict[int, _Reader] = {}
 
     def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
@@ -69,8 +79,13 @@ class Codec:
         found = self._writers.get(name)
         if found is None:
             version = self._registry.latest(name)
-            found = self._writers[name] = (_HEADER.pack(0, version.schema_id), _parse(version.text))
-        header, schema = found
+            header, schema = _HEADER.pack(0, version.schema_id), _parse(version.text)
+            found = self._writers[name] = header, schema, _compiled(compile_writer, schema)
+        header, schema, write = found
+        if write is not None:
+            quick = _try_to_write(write, record, header)
+            if quick is not None:
+                return quick
         out = io.BytesIO()
         out.write(header)
         try:
@@ -93,9 +108,7 @@ class Codec:
         """The record of a value that anybody may have written."""
         record, reader = self._decode(data, names)
         assert data is not None
-        again = io.BytesIO()
-        fastavro.schemaless_writer(again, reader.schema, record)
-        if again.getvalue() != data[_HEADER.size :] or not _ints_fit(reader, record):
+        if _written(reader, record) != data[_HEADER.size :] or not _ints_fit(reader, record):
             # Either a legal other spelling (blocks with sizes) or something that fastavro lets pass.
             _check(reader, data)
         return record if reader.newest is None else _renew(reader, record)
@@ -130,6 +143,8 @@ class Codec:
                 name=version.name,
                 schema=schema,
                 schema_id=schema_id,
+                write=_compiled(compile_writer, schema),
+                read=_compiled(compile_reader, schema),
                 newest=None if newest.version == version.version else _parse(newest.text),
                 ints=flat_ints(schema),
             )
@@ -143,6 +158,13 @@ class Codec:
         if names and name not in names:
             raise errors.UnexpectedSchema(f"{name}; expected {' or '.join(names)}", schema_id=schema_id)
         assert data is not None
+        if reader.read is not None:
+            try:
+                quick, end = reader.read(data, _HEADER.size)
+            except Exception:  # not as usual, or wrong: fastavro says which, and what is wrong
+                end = -1
+            if end == len(data):
+                return quick, reader
         body = io.BytesIO(data)
         body.seek(_HEADER.size)
         try:
@@ -157,6 +179,34 @@ class Codec:
         if body.tell() != len(data):
             raise errors.TrailingBytes(f"{name}: {len(data) - body.tell()} of them", schema_id=schema_id)
         return record, reader
+
+
+def _compiled(make: Callable[[Any], _Made], schema: Any) -> _Made | None:
+    try:
+        return make(schema)
+    except NotCompilable:
+        return None
+
+
+def _try_to_write(write: CompiledWriter, record: Mapping[str, Any], header: bytes = b"") -> bytes | None:
+    """The record after the header; None when it is not as usual, or wrong: fastavro says which, and what is wrong."""
+    out = bytearray(header)
+    try:
+        write(record, out)
+    except Exception:
+        return None
+    return bytes(out)
+
+
+def _written(reader: _Reader, record: Record) -> bytes:
+    """The record's body, by the version that it was read by."""
+    if reader.write is not None:
+        quick = _try_to_write(reader.write, record)
+        if quick is not None:
+            return quick
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, reader.schema, record)
+    return out.getvalue()
 
 
 def _ints_fit(reader: _Reader, record: Mapping[str, Any]) -> bool:
