@@ -6,6 +6,7 @@ import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -56,6 +57,35 @@ def test_a_job_goes_all_the_way_and_is_told_by_every_command(stack: RunningStack
     stack.until(lambda: "succeeded" in stack.run("sql", query))
     assert json.loads(stack.run("sql", query, "--format", "json")) == {"state": "succeeded", "timed": 1}
     assert stack.run("sql", query, "--format", "csv") == "state,timed\nsucceeded,1\n"
+
+
+def test_a_job_that_a_bad_version_failed_is_finished_by_a_good_one(stack: RunningStack) -> None:
+    def submit() -> dict[str, Any]:
+        """A job that fails in its last stage as long as version 1 serves that."""
+        fails = ("--parameter", "fail@1=permanent:texture:*")
+        done = meshyard("submit", "a", "--pipeline", "synthetic", *fails, "--wait", "--json", *data_dir)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    data_dir = ("--data-dir", str(stack.data_dir))
+    assert json.loads(stack.run("load", "--json"))["domain"] == "main"
+    job = submit()
+    assert job["state"] == "failed"
+    this_job = ("--filter", f"job={job['id']}", "--json")
+    [letter] = json.loads(stack.run("dlq", "list", *this_job))
+    assert (letter["stage"], letter["reason"]) == ("texture", "permanent")
+
+    stack.run("routing", "set", "synthetic/texture", "1=1", "2=0", "--no-guard")
+    stack.run("routing", "promote", "synthetic/texture", "2")
+    stack.until(lambda: submit()["state"] == "succeeded")  # the rule is in force
+    again = stack.run("dlq", "retry", letter["letter"]).split()[-1]
+    stack.until(lambda: meshyard("jobs", again, *data_dir).returncode == 0)
+    stack.until(lambda: json.loads(stack.run("jobs", again, "--json"))["finished_at"] is not None)
+    repeated = json.loads(stack.run("jobs", again, "--json"))
+    assert repeated["state"] == "succeeded"
+    assert repeated["retry_of"] == job["id"]
+    assert [stage["attempt"] for stage in repeated["stages"]] == [0, 0, 1]  # the first two were not run again
+    assert json.loads(stack.run("dlq", "list", *this_job)) == []
 
 
 def test_the_same_key_makes_one_job(stack: RunningStack) -> None:
