@@ -122,6 +122,18 @@ class Counterpart:
         }
         self._put(COMMANDS, user_id, "command", record)
 
+    def write_all(self, records: list[tuple[str, Record]]) -> None:
+        """Writes requests and events without waiting for each."""
+        for kind, record in records:
+            topic, name, key = (
+                (REQUESTS, "job_requested", record["user_id"])
+                if kind == "request"
+                else (EVENTS, "job_event", record["job_id"])
+            )
+            self._producer.produce(topic, key=key, value=self.codec.encode(name, record))
+            self._producer.poll(0)
+        assert self._producer.flush(30) == 0
+
     def progress(self, job_id: str, stage: str, percent: float) -> None:
         request = self.requests[job_id]
         record = {

@@ -4,14 +4,17 @@ import concurrent.futures
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.services import READ_MODEL_FILE
+from schemas.codec import Record
+from schemas.events import job_event
 from schemas.jobs import Transition
 from tests.integration.gateway.conftest import known_client
-from tests.integration.gateway.counterpart import Counterpart
+from tests.integration.gateway.counterpart import Counterpart, now_ms
 from tests.integration.gateway.process import GatewayProcess, frames, wait_for
 from tests.integration.gateway.test_jobs import make, state_of
 
@@ -67,6 +70,65 @@ def test_kill_9_loses_and_doubles_nothing(own_gateway: GatewayProcess, counterpa
         own_gateway.start()
         with known_client(own_gateway, key) as client:
             assert objects_of(client, jobs) == after
+    finally:
+        assert own_gateway.stop() == 0
+
+
+def flood(counterpart: Counterpart, template: Record, jobs: list[str]) -> None:
+    """Requests and events of whole jobs, as fast as they can be written."""
+    records = []
+    for job_id in jobs:
+        request = {**template, "job_id": job_id, "request_id": str(uuid.uuid4())}
+        records.append(("request", request))
+        records.append(("event", job_event(request, Transition.QUEUED, at=now_ms(), stage_count=3)))
+        for index, stage in enumerate(("generate", "retopology", "texture")):
+            place: dict[str, Any] = {"stage": stage, "stage_index": index, "stage_count": 3, "attempt": 1}
+            for transition in (Transition.STARTED, Transition.STAGE_SUCCEEDED):
+                records.append(("event", job_event(request, transition, at=now_ms(), **place)))
+        records.append(("event", job_event(request, Transition.SUCCEEDED, at=now_ms(), stage_count=3)))
+    counterpart.write_all(records)
+
+
+def all_jobs(client: httpx.Client, state: str) -> list[str]:
+    found: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = client.get("/v1/jobs", params={"limit": 100, "state": state, **({"cursor": cursor} if cursor else {})})
+        found += [job["id"] for job in page.json()["jobs"]]
+        cursor = page.json()["next_cursor"]
+    return found
+
+
+def test_nothing_is_lost_or_doubled_when_reading_turns_to_bulk_and_back(
+    own_gateway: GatewayProcess, counterpart: Counterpart, user_id: str
+) -> None:
+    key = counterpart.tenant(user_id)
+    own_gateway.start()
+
+    def turned(bulk: bool) -> bool:
+        return f'"bulk": {str(bulk).lower()}' in own_gateway.log.read_text()
+
+    try:
+        with known_client(own_gateway, key) as client:
+            first = make(client)
+            jobs: list[str] = []
+            for _ in range(20):
+                wave = [str(uuid.uuid4()) for _ in range(150)]
+                flood(counterpart, counterpart.requests[first], wave)
+                jobs += wave
+                if turned(True):
+                    break
+            wait_for(lambda: turned(True), "reading in bulk")
+            counterpart.run_job(first)
+            jobs.append(first)
+            wait_for(lambda: turned(False), "prompt reading")
+            later = make(client)
+            counterpart.run_job(later)
+            wait_for(lambda: state_of(client, later) == "succeeded", "the last job")
+            assert sorted(all_jobs(client, "succeeded")) == sorted([*jobs, later])
+            for job_id in (jobs[0], jobs[len(jobs) // 2], first, later):
+                with frames(client, job_id) as stream:
+                    assert len([frame for frame in stream if frame.event_id]) == 8
     finally:
         assert own_gateway.stop() == 0
 
