@@ -51,7 +51,7 @@ def dead_record(about: Mapping[str, Any], *, error_class: str, message: str, at:
                 "stage": about["stage"],
                 "error_class": error_class,
                 "artefacts": list(about["artefacts"]),
+                "traceparent": about["traceparent"],
             },
-            "traceparent": about["traceparent"],
         }
     )
