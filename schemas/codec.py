@@ -96,19 +96,19 @@ class Codec:
 
     def decode(self, data: bytes | None, *names: str) -> Record:
         """The record of a value that our own roles wrote. `names`: the schemas that may stand here; none means any."""
-        record, reader = self._decode(data, names)
+        record, reader, _ = self._decode(data, names)
         return record if reader.newest is None else _renew(reader, record)
 
     def decode_large(self, data: bytes | None, *names: str) -> Record:
         """The same without the size limit: what encode_large wrote."""
-        record, reader = self._decode(data, names, most_bytes=sys.maxsize)
+        record, reader, _ = self._decode(data, names, most_bytes=sys.maxsize)
         return record if reader.newest is None else _renew(reader, record)
 
     def decode_strict(self, data: bytes | None, *names: str) -> Record:
         """The record of a value that anybody may have written."""
-        record, reader = self._decode(data, names)
+        record, reader, is_checked = self._decode(data, names)
         assert data is not None
-        if _written(reader, record) != data[_HEADER.size :] or not _ints_fit(reader, record):
+        if not is_checked and (_written(reader, record) != data[_HEADER.size :] or not _ints_fit(reader, record)):
             # Either a legal other spelling (blocks with sizes) or something that fastavro lets pass.
             _check(reader, data)
         return record if reader.newest is None else _renew(reader, record)
@@ -152,7 +152,8 @@ class Codec:
 
     def _decode(
         self, data: bytes | None, names: tuple[str, ...], most_bytes: int = MAX_MESSAGE_BYTES
-    ) -> tuple[Record, _Reader]:
+    ) -> tuple[Record, _Reader, bool]:
+        """The record as written, its reader, and whether indexes and ranges have been looked at."""
         reader = self._reader(data, most_bytes)
         name, schema_id = reader.name, reader.schema_id
         if names and name not in names:
@@ -164,7 +165,7 @@ class Codec:
             except Exception:  # not as usual, or wrong: fastavro says which, and what is wrong
                 end = -1
             if end == len(data):
-                return quick, reader
+                return quick, reader, True
         body = io.BytesIO(data)
         body.seek(_HEADER.size)
         try:
@@ -178,7 +179,7 @@ class Codec:
             raise errors.InvalidField(f"{name}: {error!r}", schema_id=schema_id) from error
         if body.tell() != len(data):
             raise errors.TrailingBytes(f"{name}: {len(data) - body.tell()} of them", schema_id=schema_id)
-        return record, reader
+        return record, reader, False
 
 
 def _compiled(make: Callable[[Any], _Made], schema: Any) -> _Made | None:

@@ -1,4 +1,4 @@
-"""Readers and writers of one schema each, generated as Python code: two to three times as fast as a walk over the schema.
+"""Readers and writers of one schema each, generated as Python code: twice as fast as a walk over the schema, and more.
 
 They know only the plain spelling: one block a list, no block sizes. Whatever they do not know they refuse by some
 exception, and schemas.codec then asks fastavro, which reads it after all or says what is wrong. What a reader lets
@@ -200,8 +200,9 @@ class _Reading(_Code):
 
     def _length(self, depth: int) -> None:
         """Leaves in n how many bytes or items follow."""
-        self.add(depth, "n = b[i]; i += 1", "if n > 127: n, i = read_long(b, i - 1)", "elif n & 1: raise Refused")
-        self.add(depth, "else: n >>= 1", "if n < 0: raise Refused")
+        self.add(depth, "n = b[i]; i += 1", "if n > 127:")
+        self.add(depth + 1, "n, i = read_long(b, i - 1)", "if n < 0: raise Refused")
+        self.add(depth, "elif n & 1: raise Refused", "else: n >>= 1")
 
     def _bytes(self, _node: Any, depth: int) -> str:
         variable = self.fresh()
