@@ -57,7 +57,7 @@ def test_a_lost_slot_gives_the_task_to_another_with_the_next_attempt() -> None:
 
 def test_a_task_that_loses_three_slots_fails_into_the_dead_letters() -> None:
     world = World()
-    world.submit(("j", "ann"), artefacts=[ARTEFACT])
+    world.submit(("j", "ann"), artefacts=[ARTEFACT], traceparent="t")
     for _ in range(3):
         world.join(0)
         decisions = world.lose(0)
@@ -68,6 +68,7 @@ def test_a_task_that_loses_three_slots_fails_into_the_dead_letters() -> None:
     assert (letter["value"], letter["key"], letter["reason"]) == (b"request of j", b"ann", "lost")
     assert letter["job"] == {
         "job_id": "j", "user_id": "ann", "stage": "generate", "error_class": "lost", "artefacts": [ARTEFACT],
+        "traceparent": "t",
     }  # fmt: skip
 
 
