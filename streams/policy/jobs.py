@@ -254,21 +254,19 @@ class Jobs:
         rule = routing.rolled_back(
             routed.rule, version=found.model_version, by=routing.GUARD, reason=found.reason, at=self._fold.now
         )
-        self._fold.decisions.append(Route(rule=rule))
+        event = routing.routing_event(routed.rule, rule, domain=self._fold.domain)
+        self._fold.decisions += [Route(rule=rule), Platform(event=event)]
         self.route(rule)
 
     def route(self, rule: Mapping[str, Any]) -> None:
-        """A routing rule was changed; older ones than the one in force change nothing. Tasks that wait for an arm which
-        gets nothing any more are routed anew at once; the others stay where they are."""
+        """A routing rule was changed, which its writer has told; older ones than the one in force change nothing. Tasks
+        that wait for an arm which gets nothing any more are routed anew at once; the others stay where they are."""
         fold, state = self._fold, self._fold.state
         name = rule["name"]
-        known = state.routing.get(name)
-        accepted = routing.accept(known, rule)
+        accepted = routing.accept(state.routing.get(name), rule)
         if accepted is None:
             return
         state.routing[name] = accepted
-        event = routing.routing_event(None if known is None else known.rule, accepted.rule, domain=fold.domain)
-        fold.decisions.append(Platform(event=event))
         live = {f"{name}@{arm['model_version']}" for arm in rule["arms"] if arm["weight"] > 0}
         for job in state.jobs.values():
             if job.slot is None and job.wanted_version is None and job.kind not in live:
