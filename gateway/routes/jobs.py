@@ -18,20 +18,18 @@ from gateway.load import default_lane
 from gateway.middleware.authentication import PRINCIPAL
 from gateway.middleware.context import REQUEST_ID
 from gateway.problems import Problem, not_found, unavailable
+from gateway.requests import request_record
 from gateway.services import Services, accepted_fold, services_of
 from gateway.tables import JobKey, StoredJob
 from gateway.validation import (
     MAX_BODY_BYTES,
-    JobBody,
     idempotency_key,
     parse_cancel,
     parse_change,
     parse_job,
-    run_at_ms,
 )
 from schemas.codec import Record
 from schemas.jobs import JobState
-from schemas.pipelines import Pipeline
 from schemas.topics import COMMANDS, requests_topic
 from streams.kafka.producer import tracing_headers
 
@@ -71,7 +69,11 @@ async def create_job(request: Request) -> Response:
     if pipeline.scope not in principal.scopes:
         raise _forbidden(f"the pipeline {pipeline.pipeline_id} needs the scope {pipeline.scope}")
     services.ensure_scheduled(pipeline.pipeline_id)
-    record = _request_record(request, services, principal, body, pipeline, key)
+    job_id = ids.job_id(services.settings.server_key, principal.user_id, key)
+    record = request_record(body, pipeline, principal, job_id, services.clock.now_ms()) | {
+        "request_id": request.scope[REQUEST_ID],
+        "traceparent": ids.traceparent(request.headers.get("traceparent")),
+    }
     refusal = _load_refusal(services, principal, record)
     # Who repeats a request whose job is there learns so, whatever the load.
     if refusal is not None and not (key is not None and await _is_known(services, record)):
@@ -92,47 +94,6 @@ async def create_job(request: Request) -> Response:
     if answer is None or answer["user_id"] != principal.user_id:
         return await _accepted(services, record, {})
     return await _answered(services, record, answer, principal)
-
-
-def _request_record(
-    request: Request,
-    services: Services,
-    principal: Principal,
-    body: JobBody,
-    pipeline: Pipeline,
-    key: str | None,
-) -> Record:
-    job_id = ids.job_id(services.settings.server_key, principal.user_id, key)
-    return {
-        "request_id": request.scope[REQUEST_ID],
-        "job_id": job_id,
-        "user_id": principal.user_id,
-        "tier": None,
-        "job_type": body.job_type,
-        "created_at": services.clock.now_ms(),
-        "workflow": body.workflow,
-        "pipeline_id": pipeline.pipeline_id,
-        "model_version": body.model_version,
-        "prompt": body.prompt,
-        "seed": body.seed if body.seed is not None else ids.derived_seed(job_id),
-        "quality": body.quality,
-        "formats": sorted(set(body.formats)),
-        "parameters": dict(body.parameters),
-        "traceparent": ids.traceparent(request.headers.get("traceparent")),
-        "lane": body.lane,
-        "priority": body.priority,
-        "texture_size": body.texture_size,
-        "run_at": run_at_ms(body.run_at, services.clock.now_ms()),
-        "on_limit": body.on_limit,
-        "debounce_key": body.debounce.key if body.debounce is not None else None,
-        "debounce_seconds": body.debounce.seconds if body.debounce is not None else None,
-        "start_within_seconds": body.start_within_seconds,
-        "finish_within_seconds": body.finish_within_seconds,
-        "max_queue_depth": body.max_queue_depth,
-        "key_id": principal.key_id,
-        "retry_of": None,
-        "resume": None,
-    }
 
 
 def _load_refusal(services: Services, principal: Principal, record: Record) -> Problem | None:
