@@ -193,8 +193,9 @@ class World:
         if isinstance(decision, Dispatch):
             self._take(decision)
         elif isinstance(decision, StopWork):
-            # It may have been settled by the same record: the worker's commit decides the race.
-            if decision.job_id in self.slots[decision.slot].items:
+            # The same record may have settled it or lost its slot: the worker's commit decides the race.
+            place = self.slots.get(decision.slot)
+            if place is not None and decision.job_id in place.items:
                 self.stopped.add(decision.job_id)
         elif isinstance(decision, Closed):
             self.closed.update(decision.job_ids)
