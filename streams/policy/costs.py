@@ -1,14 +1,16 @@
 """What a task will cost, in GPU-seconds: the decayed mean of what such tasks were measured to cost, or a prior.
 
-Such tasks are those of one kind (pipeline/stage@version), pool and quality. A second mean over all pools and qualities
-serves where the pool is not chosen yet. A wrong estimate only moves when a user is served: what was measured replaces
-it in the end.
+Such tasks are those of one kind (pipeline/stage@version), pool and quality; of the same user where some of hers have
+ended: whoever is charged the mean of others is served too much or too little by as many tasks as run at once. A second
+mean over all pools and qualities serves where the pool is not chosen yet. A wrong estimate only moves when a user is
+served: what was measured replaces it in the end.
 """
 
+from sys import intern
 from typing import Final
 
 from schemas.pipelines import PIPELINES
-from streams.policy.state import SchedulerState
+from streams.policy.state import Habit, SchedulerState
 
 STANDARD: Final = "standard"
 
@@ -17,6 +19,23 @@ def estimate(state: SchedulerState, kind: str, pool: str | None = None, quality:
     """GPU-seconds of a task; pool None: wherever it will run."""
     mean = state.costs.get(kind if pool is None else f"{kind} {pool} {quality}")
     return prior(state, kind, quality) if mean is None else mean
+
+
+def estimate_for(state: SchedulerState, user_id: str, kind: str, pool: str, quality: str) -> float:
+    """GPU-seconds of a user's task: what such tasks of this user cost lately, else what such tasks cost."""
+    habit = state.habits.get(user_id)
+    mean = None if habit is None else habit.costs.get(f"{kind} {pool} {quality}")
+    return estimate(state, kind, pool, quality) if mean is None else mean
+
+
+def learn_of(state: SchedulerState, user_id: str, kind: str, pool: str, quality: str, gpu_seconds: float) -> None:
+    """A task of the user succeeded. The user moves to the end of those whose tasks ended long ago."""
+    habit = state.habits.pop(user_id, None) or Habit()
+    state.habits[user_id] = habit
+    habit.seen_at = state.now
+    key = intern(f"{kind} {pool} {quality}")
+    mean = habit.costs.get(key)
+    habit.costs[key] = gpu_seconds if mean is None else mean + state.policy.cost_decay * (gpu_seconds - mean)
 
 
 def learn(state: SchedulerState, kind: str, pool: str, quality: str, gpu_seconds: float) -> None:

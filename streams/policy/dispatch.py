@@ -15,7 +15,7 @@ passed for less than A + c_max GPU-seconds: nobody starves.
 from schemas.events import dispatch_id
 from schemas.pipelines import PIPELINES, TEXTURE_SIZES
 from streams.policy import load
-from streams.policy.costs import estimate
+from streams.policy.costs import estimate, estimate_for
 from streams.policy.decisions import Dispatch
 from streams.policy.fairqueue import Head
 from streams.policy.fold import START, Fold
@@ -80,27 +80,26 @@ class Dispatcher:
         """The task of a warm kind that may go before the fairest one; it is counted as gone."""
         state = self._fold.state
         slack = state.policy.affinity_gpu_seconds
-        sequence, passed = state.passed.get(lane, (0, 0.0))
-        if sequence != fairest.sequence:
-            passed = 0.0
-        if passed >= slack:
+        waiting = state.jobs[fairest.job_id]
+        if waiting.passed >= slack:
             return None
         warm = self._fold.queue.peek(lane, kind)
         if warm is None or warm.tag > fairest.tag + slack:
             return None
         if warm.user_id == fairest.user_id and warm.priority > fairest.priority:
             return None
-        state.passed[lane] = (fairest.sequence, passed + estimate(state, kind))
+        waiting.passed += estimate(state, kind)
         return warm
 
     def _start(self, slot: Slot, lane: str, kind: str, head: Head) -> None:
         fold, state = self._fold, self._fold.state
         job = state.jobs[head.job_id]
         self._degrade(job)
-        cost = estimate(state, kind, slot.pool, job.quality)
+        cost = estimate_for(state, job.user_id, kind, slot.pool, job.quality)
         _, job.charged = fold.queue.pop(lane, kind, cost, head.user_id)
         job.estimate = cost
         job.attempt += 1
+        job.passed = 0.0
         stage = job.stage
         job.max_attempts = state.policy.retry(stage).max_attempts
         job.slot, job.epoch, job.dispatched_at = slot.slot, slot.epoch, state.now

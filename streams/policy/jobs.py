@@ -160,6 +160,7 @@ class Jobs:
             measured = settled["gpu_seconds"]
             self._fold.returned(job, measured)
             costs.learn(self._fold.state, job.kind, slot.pool, job.quality, measured)
+            costs.learn_of(self._fold.state, job.user_id, job.kind, slot.pool, job.quality, measured)
             self._advance(job, settled["artefacts"])
             return
         refunded = outcome == "failed" and error_class in REFUNDED

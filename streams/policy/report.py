@@ -53,6 +53,8 @@ class Reporter:
             del state.finished[job_id]
         for key in _until(((key, early.at) for key, early in state.early_cancels.items()), horizon):
             del state.early_cancels[key]
+        for user_id in _until(((user_id, habit.seen_at) for user_id, habit in state.habits.items()), horizon):
+            del state.habits[user_id]
         if state.now - state.forgot_at >= _FORGET_EVERY_MS:
             state.forgot_at = state.now
             self._fold.queue.forget(self._fold.running)

@@ -19,8 +19,8 @@ class Job(msgspec.Struct, kw_only=True, gc=False, array_like=True):
     the stage has not been tried); kind: pipeline/stage@version of that stage; max_attempts: what the running attempt's
     worker was told; expected: what was predicted at arrived_at; due_at: when the next attempt may start, 0 at once;
     first_at: of the first dispatch, 0 before; slot: where it runs, None while it waits; charged, estimate: booked for
-    the running attempt, GPU-seconds / weight and GPU-seconds; stop_class, stop_reason: set once it shall end, by its
-    user or a deadline.
+    the running attempt, GPU-seconds / weight and GPU-seconds; passed: GPU-seconds that went before the waiting task
+    because a slot was warm; stop_class, stop_reason: set once it shall end, by its user or a deadline.
     """
 
     job_id: str
@@ -55,6 +55,7 @@ class Job(msgspec.Struct, kw_only=True, gc=False, array_like=True):
     epoch: int = 0
     charged: float = 0.0
     estimate: float = 0.0
+    passed: float = 0.0
     paused: bool = False
     stop_class: str | None = None
     stop_reason: str = ""
@@ -99,6 +100,13 @@ class Tenant(msgspec.Struct, kw_only=True, gc=False):
     max_running: int | None = None
 
 
+class Habit(msgspec.Struct, kw_only=True, gc=False):
+    """What a user's tasks cost. seen_at: when one ended last; costs: kind, pool and quality -> decayed mean."""
+
+    seen_at: int = 0
+    costs: dict[str, float] = {}
+
+
 class EarlyCancel(msgspec.Struct, kw_only=True, gc=False):
     """A cancel that came before its job; kept until the job comes or `at` is long past."""
 
@@ -119,10 +127,9 @@ class SchedulerState(msgspec.Struct, kw_only=True):
     """The fold's whole state after the inbox record before `next_offset`.
 
     now: the greatest time read; trusted_at: the greatest that no worker wrote; clock_told_at: when a wrong clock was
-    last told; epochs: slot -> its newest life, over or
-    not; costs: kind, pool and quality -> decayed mean of measured GPU-seconds; finished: job_id -> when it
-    ended, oldest first, since admission may repeat a StageReady; passed: lane -> (the fairest task's sequence,
-    GPU-seconds that went before it because a slot was warm); forgot_at: when past flows were last dropped.
+    last told; epochs: slot -> its newest life, over or not; costs: kind, pool and quality -> decayed mean of measured
+    GPU-seconds; habits: user -> what her tasks cost, oldest first; finished: job_id -> when it ended, oldest first,
+    since admission may repeat a StageReady; forgot_at: when past flows were last dropped.
     """
 
     next_offset: int = 0
@@ -139,9 +146,9 @@ class SchedulerState(msgspec.Struct, kw_only=True):
     tenants: dict[str, Tenant] = {}
     routing: dict[str, Routed] = {}
     costs: dict[str, float] = {}
+    habits: dict[str, Habit] = {}
     early_cancels: dict[str, EarlyCancel] = {}
     finished: dict[str, int] = {}
-    passed: dict[str, tuple[int, float]] = {}
     level: LevelState = LevelState()
     calibration: Calibration = msgspec.field(default_factory=Calibration)
     reported: Reported = msgspec.field(default_factory=Reported)
