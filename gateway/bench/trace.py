@@ -37,12 +37,14 @@ class TraceJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """Jobs in the order of time, and their users. seconds: how long it is meant to keep the slots busy."""
+    """Jobs in the order of time, and their users. seconds: how long it is meant to keep the slots busy; before: jobs
+    that are sent and have ended before it begins, so that the scheduler knows what these users' tasks cost."""
 
     name: str
     users: tuple[TraceUser, ...]
     jobs: tuple[TraceJob, ...]
     seconds: float
+    before: tuple[TraceJob, ...] = ()
 
 
 def spread_users(count: int) -> tuple[TraceUser, ...]:
@@ -60,11 +62,12 @@ def spread_users(count: int) -> tuple[TraceUser, ...]:
     )
 
 
-def backlogged(count: int, slots: int, seconds: float, *, idle: int = 0) -> Trace:
+def backlogged(count: int, slots: int, seconds: float, *, idle: int = 0, known: bool = True) -> Trace:
     """All users keep a backlog for `seconds`: each sends at once what its share of the slots serves in that time, and a
     quarter more; the order of arrival is mixed.
 
-    idle: so many further users, each of whom sends one job later, evenly spread over the middle of the time.
+    idle: so many further users, each of whom sends one job later, evenly spread over the middle of the time; known:
+    whether each user but those has sent a job before.
     """
     users = spread_users(count)
     total = sum(user.weight for user in users)
@@ -83,7 +86,14 @@ def backlogged(count: int, slots: int, seconds: float, *, idle: int = 0) -> Trac
         )
         for k, user in enumerate(late)
     ]
-    return Trace(name=f"shares-{count}", users=users + late, jobs=tuple(jobs), seconds=seconds)
+    before = tuple(TraceJob(at_seconds=0.0, user=user.name, cost_seconds=user.cost_seconds) for user in users)
+    return Trace(
+        name=f"{'shares' if known else 'strangers'}-{count}",
+        users=users + late,
+        jobs=tuple(jobs),
+        seconds=seconds,
+        before=before if known else (),
+    )
 
 
 def neighbours(slots: int, seconds: float, *, flooded: bool) -> Trace:
@@ -102,7 +112,8 @@ def neighbours(slots: int, seconds: float, *, flooded: bool) -> Trace:
         count = round(slots * seconds / (STAGES * (flooder.cost_seconds + OVERHEAD_SECONDS)))
         jobs = [TraceJob(at_seconds=0.0, user=flooder.name, cost_seconds=flooder.cost_seconds)] * count + jobs
         users = (*users, flooder)
-    return Trace(name="flooded" if flooded else "alone", users=users, jobs=tuple(jobs), seconds=seconds)
+    before = tuple(TraceJob(at_seconds=0.0, user=user.name, cost_seconds=user.cost_seconds) for user in users)
+    return Trace(name="flooded" if flooded else "alone", users=users, jobs=tuple(jobs), seconds=seconds, before=before)
 
 
 def first_come_first_served(trace: Trace) -> Trace:

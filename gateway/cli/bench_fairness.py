@@ -116,6 +116,7 @@ def _print(figures: dict[str, Any]) -> None:
         ("lag / SFQ(D) bound, worst of all pairs and intervals", f"{figures['lag_over_bound']:.3f}", "<= 0.35"),
         ("Jain's index of service / weight, the least", f"{figures['jain']:.4f}", ">= 0.997"),
         *((f"  {name}", _share(share), "") for name, share in figures["shares"].items()),
+        ("  two users of whom nothing is known", f"lag {figures['lag_over_bound_of_strangers']:.3f}", "<= 1"),
         ("idle user's first job beside 50 who flood", f"{figures['rounds_to_first_start']:.2f} rounds", "<= 1"),
         ("neighbours' wait p50 / p99, alone", _waits(alone), ""),
         ("  beside one who floods", _waits(flooded), ""),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.bench.served import Served, read_events
-from gateway.bench.trace import Trace
+from gateway.bench.trace import Trace, TraceJob
 from schemas.pipelines import PIPELINES
 from streams.policy.config import DEFAULT, Policy
 from streams.policy.scheduler import Scheduler
@@ -23,7 +23,7 @@ class TraceLedger(Ledger):
     def __init__(self, trace: Trace) -> None:
         super().__init__()
         self.events: list[dict[str, Any]] = []
-        self._trace = trace
+        self._jobs = all_jobs(trace)
 
     def arrived(self, ready: dict[str, Any], at: int) -> None:
         super().arrived(ready, at)
@@ -41,7 +41,7 @@ class TraceLedger(Ledger):
         super().ended(job_id, how, at)
         self.events.append(
             {
-                "event_id": f"{job_id}/{how}", "job_id": job_id, "user_id": self._trace.jobs[job_number(job_id)].user,
+                "event_id": f"{job_id}/{how}", "job_id": job_id, "user_id": self._jobs[job_number(job_id)].user,
                 "transition": how, "at": at, "created_at": at, "stage": None, "attempt": 0, "gpu_seconds": None,
             }
         )  # fmt: skip
@@ -68,7 +68,7 @@ class TraceWork:
     """Every stage of a job takes what its trace says, and a little more on the way."""
 
     def __init__(self, trace: Trace, overhead_ms: int = 10) -> None:
-        self._costs = {job_id(number): job.cost_seconds for number, job in enumerate(trace.jobs)}
+        self._costs = {job_id(number): job.cost_seconds for number, job in enumerate(all_jobs(trace))}
         self._overhead_ms = overhead_ms
 
     def outcome(self, item: Entry) -> Outcome:
@@ -91,7 +91,9 @@ def run_trace(trace: Trace, slots: int, policy: Policy = DEFAULT) -> Served:
     ]
     simulation.append([policy_entry(policy, START_MS), *tenants])
     simulation.append([_slot(number, simulation) for number in range(slots)])
-    simulation.run(_arrivals(trace))
+    simulation.run(_arrivals(trace.before, 0, START_MS))
+    ledger.events.clear()
+    simulation.run(_arrivals(trace.jobs, len(trace.before), simulation.now_ms))
     return read_events(ledger.events)
 
 
@@ -104,9 +106,14 @@ def _slot(number: int, simulation: Simulation) -> Entry:
     return {"kind": "slot_joined", "at": START_MS, "slot": change}
 
 
-def _arrivals(trace: Trace) -> Iterator[Timed]:
-    for number, job in enumerate(trace.jobs):
-        at = START_MS + round(1000 * job.at_seconds)
+def all_jobs(trace: Trace) -> tuple[TraceJob, ...]:
+    """Those before the trace, then its own; a job's place is its number."""
+    return (*trace.before, *trace.jobs)
+
+
+def _arrivals(jobs: tuple[TraceJob, ...], first: int, start_ms: int) -> Iterator[Timed]:
+    for number, job in enumerate(jobs, first):
+        at = start_ms + round(1000 * job.at_seconds)
         ready: dict[str, Any] = {
             "job_id": job_id(number), "user_id": job.user, "pipeline_id": "synthetic", "stage": STAGES[0],
             "tier": "enterprise", "model_version": None, "quality": "standard", "texture_size": None,
