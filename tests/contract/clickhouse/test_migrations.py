@@ -1,5 +1,6 @@
 """Migrations on a real server: fresh schema = all of them; changed or unknown ones are refused."""
 
+import re
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from clickhouse_driver import Client
 from analytics.client import connect, named_queries
 from analytics.migrate import MigrationError, migrate, migrations, read_prices, store_prices
 
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "analytics.md"
 SCHEMA = """
 SELECT name, engine, replaceAll(create_table_query, currentDatabase(), 'db') FROM system.tables
 WHERE database = currentDatabase() AND name NOT LIKE '.inner%' ORDER BY name
@@ -167,3 +169,15 @@ def test_every_named_query_runs_on_an_empty_schema(client: Client) -> None:
     for query in named_queries().values():
         assert client.execute(query.sql, {"job_id": "none", "days": 1, "hours": 1, "minutes": 1}) == []
         assert query.purpose
+
+
+def test_every_question_of_the_documentation_is_answered(client: Client) -> None:
+    migrate(client)
+    page = DOCUMENTATION.read_text()
+    questions = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert len(questions) == 4
+    for question in questions:
+        assert client.execute(question) == []
+    assert all(f"`{name}`" in page for name in named_queries())
+    views = client.execute("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'")
+    assert all(f"| `{name}` |" in page for (name,) in views)
