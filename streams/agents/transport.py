@@ -28,6 +28,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from time import monotonic
 from typing import Any, ClassVar
 
 import aiokafka
@@ -35,7 +36,12 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP
 from faust.types.tuples import ack_lock
 
+# How long the broker may wait for records before it answers an empty fetch: while some come, and when all is quiet.
+# While a fetch waits, aiokafka cannot ask for the partition whose records it has just handed over; a consumer of one
+# partition has no such fetch.
+BUSY_WAIT_MS = 30
 FETCH_MAX_WAIT_MS = 100
+BUSY_SECONDS = 0.5
 # Records of a partition that wait for an agent; more are not fetched until it has taken some.
 MAX_WAITING = 5_000
 
@@ -70,6 +76,7 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
     """Creates read_committed consumers that wait 100 ms at most in a fetch, and notes what they fetch."""
 
     consumer: "InOrderConsumer"
+    _busy_until = 0.0
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -103,6 +110,10 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
             await asyncio.sleep(FETCH_MAX_WAIT_MS / 1000)
             return {}
         found = await super()._fetch_records(consumer, wanted, timeout, max_records)
+        now = monotonic()
+        if found and len(wanted) > 1:
+            self._busy_until = now + BUSY_SECONDS
+        consumer._fetcher._fetch_max_wait_ms = BUSY_WAIT_MS if now < self._busy_until else FETCH_MAX_WAIT_MS
         for place, records in found.items():
             tp = TP(place.topic, place.partition)
             if not self.consumer.is_changelog(tp):

@@ -1,10 +1,11 @@
 """What admission works with: a user's standing, the verdict on a request, and what makes two requests the same."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+import msgspec
 
 from streams.policy.admission_rows import End, Held
 from streams.policy.bucket import Limit
@@ -74,8 +75,8 @@ def standing_of(tenant: Mapping[str, Any] | None, policy: Policy = DEFAULT) -> S
 
 def fingerprint(request: Mapping[str, Any]) -> bytes:
     """16 bytes of SHA-256 over what the user asked for: two requests with one key must have the same."""
-    body = json.dumps([request[name] for name in _FINGERPRINTED], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).digest()[:16]
+    body = msgspec.msgpack.encode([request[name] for name in _FINGERPRINTED], order="deterministic")
+    return hashlib.sha256(body).digest()[:16]
 
 
 def with_deadlines(ready: dict[str, Any], start: float | None, finish: float | None, now_ms: int) -> dict[str, Any]:
