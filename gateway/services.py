@@ -84,7 +84,7 @@ class Services:
         loop = asyncio.get_running_loop()
         if self.settings.kafka.registry_url is not None:
             await asyncio.to_thread(lambda: [self.registry.latest(name) for name in _RECORDS])
-        self._producer = await AsyncProducer(self.settings.kafka, linger_ms=0).__aenter__()
+        self._producer = await AsyncProducer(self.settings.kafka).__aenter__()
         self.feed.start(loop)
         self.live.start(loop)
 
