@@ -61,4 +61,4 @@ def test_a_failed_delivery_is_raised_and_the_next_batch_goes(kafka_topics: Kafka
         await producer.send(topic, "k", b"last")
 
     use(kafka_topics.bootstrap, work)
-    assert read_topic(kafka_topics.bootstrap, topic)[-1].value() == b"last"
+    assert b"last" in [record.value() for record in read_topic(kafka_topics.bootstrap, topic)]
