@@ -76,6 +76,7 @@ class Admission:
         self._unknown = standing_of(None, policy)
         self._standings: dict[str, Standing] = {}
         self._key_hashes: dict[str, tuple[str, bytes]] = {}  # key_id -> user_id, SHA-256 of the key
+        self._keys: dict[str, list[str]] = {}  # user_id -> key_ids of its newest row
         self._ticks: dict[int, int] = {}  # partition -> when its newest tick was sent, by our clock
         self._ticking: set[int] = set()  # partitions whose newest tick has not come back
         self._ahead_ms = 0  # how much our clock is before the broker's
@@ -90,15 +91,22 @@ class Admission:
                 log.warning("tenant_unreadable", reason=error.code, offset=message.offset())
 
     def _learn(self, tenant: Record) -> None:
+        self._forget(tenant["user_id"])
         self._standings[tenant["user_id"]] = standing_of(tenant, self._policy)
+        self._keys[tenant["user_id"]] = [key["key_id"] for key in tenant["keys"]]
         for key in tenant["keys"]:
-            self._key_hashes.pop(key["key_id"], None)
             if key["revoked_at"] is not None:
                 continue
             try:
                 self._key_hashes[key["key_id"]] = (tenant["user_id"], bytes.fromhex(key["sha256"]))
             except ValueError:  # the other keys of this row still count
                 log.warning("key_unreadable", user_id=tenant["user_id"], key_id=key["key_id"])
+
+    def _forget(self, user_id: str) -> None:
+        """A row replaces all that its user's last row said, keys that it does not name any more included."""
+        self._standings.pop(user_id, None)
+        for key_id in self._keys.pop(user_id, ()):
+            self._key_hashes.pop(key_id, None)
 
     async def _send(self, sends: Sends, records: list[Incoming]) -> None:
         """Sends in order what the records lead to. Raises KafkaException."""
@@ -229,19 +237,20 @@ class Admission:
         """Standings change here at once, shares at the schedulers."""
         sends = Sends()
         for record in records:
+            user_id = (record.key or b"").decode("utf-8", "replace")
             if record.value is None:  # a tombstone: the user is gone, the free tier is left
-                if record.key is not None:
-                    self._standings.pop(record.key.decode("utf-8", "replace"), None)
-                continue
-            try:
-                tenant = self._codec.decode_strict(record.value, "tenant")
-            except CodecError as error:
-                sends.rows.append(self._role.letter(record, reason=error.code, detail=str(error)))
-                continue
-            self._learn(tenant)
-            share = {name: tenant[name] for name in ("user_id", "tier", "weight", "max_running")}
+                self._forget(user_id)
+                share = {"user_id": user_id, "tier": self._unknown.tier, "weight": 1.0, "max_running": None}
+            else:
+                try:
+                    tenant = self._codec.decode_strict(record.value, "tenant")
+                except CodecError as error:
+                    sends.rows.append(self._role.letter(record, reason=error.code, detail=str(error)))
+                    continue
+                self._learn(tenant)
+                share = {name: tenant[name] for name in ("user_id", "tier", "weight", "max_running")}
             for domain in self._settings.kafka.every_domain:
-                sends.entry(domain, "tenant_changed", tenant["updated_at"], tenant=share)
+                sends.entry(domain, "tenant_changed", record.timestamp_ms, tenant=share)
         await self._send(sends, records)
 
     async def closed(self, records: list[Incoming]) -> None:

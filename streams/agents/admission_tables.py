@@ -18,7 +18,7 @@ from streams.policy.admission_rows import Held, Segment, decode_held, decode_seg
 from streams.policy.segments import Extent, IsFull, extent, rewrite, sweep_plan
 
 log = structlog.get_logger(__name__)
-SWEEP_MS: Final = 60_000
+SWEEP_MS: Final = 10_000
 
 
 class Tables:
@@ -30,6 +30,7 @@ class Tables:
         self._ledgers: dict[int, Ledger] | None = None
         self._extents: dict[int, dict[str, Extent]] = {}
         self._swept: dict[int, int] = {}
+        self._foreign: list[bytes] = []
         # Names of segments must differ from those of earlier lives: a batch that comes again may begin with the same
         # record and hold more.
         self._life = uuid.uuid4().hex[:12]
@@ -57,12 +58,13 @@ class Tables:
 
     def _load(self) -> dict[int, Ledger]:
         segments: dict[int, list[Segment]] = {}
-        self._extents = {}
+        self._extents, self._foreign = {}, []
         for key, data in self._segments.data.items():
             name = key.decode()
             try:
                 segment = decode_segment(data)
             except msgspec.DecodeError:  # of version 0.1: one row a job, in JSON
+                self._foreign.append(key)
                 continue
             partition = int(name.partition("/")[0])
             segments.setdefault(partition, []).append(segment)
@@ -97,12 +99,12 @@ class Tables:
         return Outgoing(ADMISSION_HELD_CHANGELOG, held.job, None, held.partition)
 
     def sweep(self, partition: int, now_ms: int, is_full: IsFull) -> list[Outgoing]:
-        """Segments written anew, and deletions of those that they replace; once a minute at most."""
+        """Segments written anew, and deletions of those that they replace; every ten seconds at most."""
         if now_ms - self._swept.get(partition, 0) < SWEEP_MS:
             return []
         self._swept[partition] = now_ms
         ledger, stored = self.ledger(partition), self._extents.get(partition, {})
-        written: list[Outgoing] = []
+        written = self._delete_foreign(partition)
         for keys in sweep_plan(stored, now_ms):
             segments = [decode_segment(self._segments.data[key.encode()]) for key in keys]
             kept = rewrite(ledger, segments, now_ms, is_full)
@@ -113,6 +115,15 @@ class Tables:
                 self._segments.data.pop(key.encode(), None)
                 written.append(Outgoing(ADMISSION_JOBS_CHANGELOG, key, None, partition))
         return written
+
+    def _delete_foreign(self, partition: int) -> list[Outgoing]:
+        """Rows of version 0.1 are deleted from the partition in which they were found."""
+        places = self._segments.data._key_partition
+        mine = [key for key in self._foreign if places.get(key) == partition]
+        self._foreign = [key for key in self._foreign if places.get(key) != partition]
+        for key in mine:
+            self._segments.data.pop(key, None)
+        return [Outgoing(ADMISSION_JOBS_CHANGELOG, key.decode("utf-8", "replace"), None, partition) for key in mine]
 
     def _put(self, partition: int, segment: Segment) -> Outgoing:
         self._count += 1

@@ -12,7 +12,7 @@ from streams.policy.admission import KEY_LIFE_MS, SKEW_MS, Ledger
 from streams.policy.admission_rows import Accepted, End, Segment, UserRow
 
 # Offsets are committed every second: a record that was decided so long ago does not come again.
-REFUSAL_LIFE_MS: Final = 600_000
+REFUSAL_LIFE_MS: Final = 120_000
 GATHER_ITEMS: Final = 1_000
 GATHER_SEGMENTS: Final = 16
 GATHER_SPAN_MS: Final = 3_600_000
