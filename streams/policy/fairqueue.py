@@ -183,10 +183,6 @@ class FairQueue:
                     flow.tag = max(flow.tag, min(flow.tag + moved, clock.virtual_time))
         del clock.stalled[kind]
 
-    def stalled(self, lane: str) -> Container[str]:
-        """Kinds that wait in a lane and that nobody can serve."""
-        return self._lanes[lane].clock.stalled
-
     def remove(self, job_id: str) -> bool:
         """A waiting task is withdrawn; False when none of that job waits."""
         task = self._tasks.pop(job_id, None)
@@ -220,7 +216,8 @@ class FairQueue:
                 raise IndexError(kind)
             user_id = head.user_id
         tasks = found.users[user_id].heaps[kind]
-        self._drop_dead(tasks)
+        if tasks.dead:
+            self._drop_dead(tasks)
         task = heapq.heappop(tasks)
         del self._tasks[task.job_id]
         charged = self._charge(found, user_id, cost_gpu_seconds)
@@ -233,12 +230,12 @@ class FairQueue:
         found.clock.tag += (measured_gpu_seconds - estimate) / found.weight
         self.clockwork.greatest_finish = max(self.clockwork.greatest_finish, found.clock.tag)
         flow = self._flow(found, user_id)
-        before = flow.tag
         flow.tag += measured_gpu_seconds / self.weight(user_id) - charged
         found.clock.greatest_finish = max(found.clock.greatest_finish, flow.tag)
-        if flow.tag < before and user_id in found.users:
-            for kind, tasks in found.users[user_id].heaps.items():
-                if tasks.offered is not None:
+        waiting = found.users.get(user_id)
+        if waiting is not None:
+            for kind, tasks in waiting.heaps.items():
+                if tasks.offered is not None and flow.tag < tasks.offered:
                     self._offer(found, user_id, kind, tasks)
 
     def reweigh(self, user_id: str, weight: float) -> None:
