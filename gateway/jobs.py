@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway.fold import JobFold, StageView
 from gateway.problems import Problem
-from gateway.tables import JobRow
+from gateway.tables import JobRow, lane_of
 from schemas.codec import Record
 from schemas.eta import Predicted
 from schemas.jobs import JobState
@@ -116,7 +116,7 @@ def request_row(record: Record) -> JobRow:
         created_at=record["created_at"],
         state=JobState.SUBMITTED.value,
         queued_at=None,
-        lane=record["lane"],
+        lane=lane_of(record),
         priority=record["priority"],
         retry_of=record["retry_of"],
     )

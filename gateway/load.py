@@ -13,7 +13,6 @@ from schemas.eta import Predicted, predict_for
 # started again needs some of the time between, and what is accepted meanwhile waits in Kafka.
 FRESH_SECONDS: Final = 5.0
 REFUSE_SECONDS: Final = 20.0
-STANDARD: Final = "standard"
 
 
 class LoadView:
@@ -144,11 +143,6 @@ def effects(load: Record) -> list[str]:
     found = [text for level, text in _EFFECTS if load["level"] >= level]
     refused = [f"tier {name}" for name in load["refused_tiers"]] + [f"lane {name}" for name in load["refused_lanes"]]
     return found + ([f"submissions are refused: {', '.join(refused)}"] if refused else [])
-
-
-def default_lane(quality: str) -> str:
-    """The lane of a request that names none, as admission chooses it."""
-    return "interactive" if quality == "draft" else STANDARD
 
 
 def _tasks_before(backlog: Record, tag: float) -> int:

@@ -16,11 +16,11 @@ from gateway.fold import JobFold, fold
 from gateway.hub import Hub
 from gateway.jobs import JobJson, Standing, job_json, request_row
 from gateway.live import LiveBatch, LiveReader
-from gateway.load import FRESH_SECONDS, STANDARD, Loads
+from gateway.load import FRESH_SECONDS, Loads
 from gateway.problems import not_found, unavailable
 from gateway.readmodel import ReadModel
 from gateway.settings import GatewaySettings
-from gateway.tables import JobKey, StoredJob
+from gateway.tables import STANDARD, JobKey, StoredJob
 from schemas.codec import Codec
 from schemas.jobs import JobState
 from schemas.registry import registry_from_url

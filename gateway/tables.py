@@ -17,6 +17,7 @@ from schemas.jobs import TERMINAL_STATES, JobState, Transition, rank, state_afte
 Place = tuple[str, int]  # topic, partition
 JobKey = tuple[str, str]  # user_id, job_id
 
+STANDARD: Final = "standard"
 SCHEMA_VERSION: Final = 2
 # The user is part of a job's key: another user's rows cannot be reached, whatever ids a producer makes up. Events have
 # the job's number, so that those of jobs under way lie together, in few pages.
@@ -162,6 +163,11 @@ class Batch:
     offsets: dict[Place, int] = field(default_factory=dict)
 
 
+def lane_of(request: Record) -> str:
+    """The lane of a JobRequested, as admission chooses it where none is named."""
+    return str(request["lane"] or ("interactive" if request["quality"] == "draft" else STANDARD))
+
+
 def request_row(record: Record, offset: int) -> tuple[Any, ...]:
     return (
         record["user_id"],
@@ -171,7 +177,7 @@ def request_row(record: Record, offset: int) -> tuple[Any, ...]:
         record["created_at"],
         JobState.SUBMITTED.value,
         None,
-        record["lane"],
+        lane_of(record),
         record["priority"],
         record["retry_of"],
         None,

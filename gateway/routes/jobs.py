@@ -14,13 +14,12 @@ from gateway.auth import Principal
 from gateway.bodies import read_body
 from gateway.fold import fold
 from gateway.jobs import JobJson, cursor_of, job_json, parse_cursor, request_row
-from gateway.load import default_lane
 from gateway.middleware.authentication import PRINCIPAL
 from gateway.middleware.context import REQUEST_ID
 from gateway.problems import Problem, not_found, unavailable
 from gateway.requests import request_record
 from gateway.services import Services, accepted_fold, services_of
-from gateway.tables import JobKey, StoredJob
+from gateway.tables import JobKey, StoredJob, lane_of
 from gateway.validation import (
     MAX_BODY_BYTES,
     idempotency_key,
@@ -99,7 +98,7 @@ async def create_job(request: Request) -> Response:
 def _load_refusal(services: Services, principal: Principal, record: Record) -> Problem | None:
     """What control.load says against a request: the load level, or its own max_queue_depth."""
     load = services.loads.of(record["pipeline_id"])
-    seconds = load.refused_for_seconds(principal.tier, record["lane"] or default_lane(record["quality"]))
+    seconds = load.refused_for_seconds(principal.tier, lane_of(record))
     if seconds is not None:
         return _overloaded("submissions of this tier or lane are refused at the present load level", seconds)
     if record["max_queue_depth"] is not None:

@@ -17,7 +17,16 @@ KEY = ("ada", JOB["job_id"])
 
 
 def request(user_id: str = "ada", created_at: int = 1_000, **more: object) -> dict[str, object]:
-    return {**JOB, "user_id": user_id, "created_at": created_at, "lane": None, "priority": 3, "retry_of": None, **more}
+    return {
+        **JOB,
+        "user_id": user_id,
+        "created_at": created_at,
+        "lane": None,
+        "quality": "standard",
+        "priority": 3,
+        "retry_of": None,
+        **more,
+    }
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.auth import Principal
-from gateway.load import default_lane
 from gateway.problems import Problem
 from gateway.requests import request_record
+from gateway.tables import lane_of
 from gateway.validation import MAX_DEBOUNCE_SECONDS, MAX_QUEUE_DEPTH, MAX_WITHIN_SECONDS, TEXTURE_SIZES, parse_job
 from schemas.codec import Codec, Record
 from streams.policy import validation as admissions
-from streams.policy.ready import lane_of
+from streams.policy.ready import lane_of as admissions_lane
 
 CODEC = Codec()
 NOW_MS = 1_700_000_000_000
@@ -62,7 +62,7 @@ def test_what_the_gateway_lets_through_admission_does_not_find_wrong(wish: dict[
         return
     sender = admissions.Sender(key="ada", size_bytes=1_000, at_ms=NOW_MS, operator=False, owns=lambda _: False)
     assert admissions.fault(record, "text-to-3d", sender) is None
-    assert lane_of(record) == (record["lane"] or default_lane(record["quality"]))
+    assert lane_of(record) == admissions_lane(record)
 
 
 def test_the_same_wish_is_the_same_record() -> None:
