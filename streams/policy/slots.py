@@ -59,22 +59,23 @@ class Shape:
             for entries in self._free.values():
                 heapq.heapify(entries)
 
-    def least(self, warm: str) -> tuple[int, int] | None:
-        """(tasks in hand, number) of the free slot with the fewest tasks that has a kind warm; the empty kind stands
-        for slots that have run nothing yet. Entries that have become stale are dropped when they come up."""
-        heap = self._free.get(warm)
-        while heap:
-            count, number = heap[0]
-            slot = self.slots.get(number)
-            if slot is not None and len(slot.jobs) == count and slot.warm == warm and slot.places:
-                return heap[0]
-            heapq.heappop(heap)
-        return None
-
-    def least_of_any(self) -> tuple[int, int]:
-        """The same over all kinds. Raises ValueError when no slot is free."""
-        found = [self.least(warm) for warm in self._free]
-        return min(least for least in found if least is not None)
+    def best(self, kind: str) -> tuple[int, int, int]:
+        """(tasks in hand, coldness, number) of the free slot that suits a kind best, the smallest. coldness: 0 with the
+        kind's model warm, 1 before the first task, 2 with another model. Raises ValueError when no slot is free."""
+        found: tuple[int, int, int] | None = None
+        for warm, heap in self._free.items():
+            while heap:
+                count, number = heap[0]
+                slot = self.slots.get(number)
+                if slot is not None and len(slot.jobs) == count and slot.warm == warm and slot.places:
+                    this = (count, 0 if warm == kind else 2 if warm else 1, number)
+                    if found is None or this < found:
+                        found = this
+                    break
+                heapq.heappop(heap)  # an entry that has become stale
+        if found is None:
+            raise ValueError(kind)
+        return found
 
 
 class Slots:
@@ -166,9 +167,8 @@ class Slots:
     def best(self, shapes: list[Shape], lane: str, kind: str) -> Slot:
         """The slot for a task: of a pool that is not lent, with the fewest tasks in hand, with the model warm (else
         one that has run nothing yet), of the most specialised shape. Raises ValueError when no place is free."""
-        ranks = [_rank(shape, lane, kind) for shape in shapes]
-        rank = ranks[0] if len(ranks) == 1 else min(ranks)
-        return self._fold.state.slots[rank[-1]]
+        shape = shapes[0] if len(shapes) == 1 else min(shapes, key=lambda shape: _rank(shape, lane, kind))
+        return self._fold.state.slots[shape.best(kind)[-1]]
 
     def servable(self, lane: str, kind: str) -> bool:
         """Whether any live slot, busy or not, can run a kind for a lane."""
@@ -198,14 +198,10 @@ class Slots:
 
 def _rank(shape: Shape, lane: str, kind: str) -> tuple[int, ...]:
     """How well the shape's best slot suits, the smallest first; the last number is the slot's."""
-    cold, least = 0, shape.least(kind)
-    if least is None or least[0] > 0:
-        fresh, any_least = shape.least(""), shape.least_of_any()
-        if least is None or any_least[0] < least[0]:
-            cold, least = (1, fresh) if fresh is not None and fresh[0] == any_least[0] else (2, any_least)
+    count, coldness, number = shape.best(kind)
     lent = shape.pool.first is not None and shape.pool.first != lane
     versions = len(shape.versions) or sys.maxsize  # none named: every version
-    return (lent, least[0], cold, len(shape.pool.lanes), len(shape.serves), versions, least[1])
+    return (lent, count, coldness, len(shape.pool.lanes), len(shape.serves), versions, number)
 
 
 def _key(slot: Slot) -> tuple[Any, ...]:
