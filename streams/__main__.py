@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from streams.kafka.producer import AsyncProducer
 
 ASK_SECONDS = 30.0
+ASSIGNED_SECONDS = 30.0
 log = structlog.get_logger("streams")
 
 
@@ -94,16 +95,24 @@ async def _run(name: str, settings: StreamsSettings, codec: Codec) -> int:
             from streams.agents.admission import admission_role
 
             roles.append(await admission_role(settings, codec, producer))
-        await asyncio.gather(*(role.start() for role in roles))
-        for thread in threads:
-            thread.start()
+        started = asyncio.gather(*(role.start() for role in roles))
+        guards = [asyncio.create_task(_watch_assignment(role)) for role in roles]
         waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait()), *(role.failed for role in roles)]
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([started, *waiting], return_when=asyncio.FIRST_COMPLETED)
+        if done == {started} and started.exception() is None:
+            for thread in threads:
+                thread.start()
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if any(future.exception() is not None for future in done):
             # Nothing of the broken batch is acknowledged: end at once, without a last commit, and let the next life
             # repeat it.
             log.error("streams_failed")
             os._exit(1)
+        if not started.done():
+            log.info("streams_stopped_while_starting")
+            os._exit(0)
+        for guard in guards:
+            guard.cancel()
         for thread in threads:
             await asyncio.to_thread(thread.stop)
         await asyncio.gather(*(role.stop() for role in roles))
@@ -111,6 +120,15 @@ async def _run(name: str, settings: StreamsSettings, codec: Codec) -> int:
             await shell.snapshot()  # another version of the policy can go on from here
     log.info("streams_stopped")
     return 0
+
+
+async def _watch_assignment(role: "FaustRole") -> None:
+    """Ends a role that gets no partitions. A static member that is back before its session has ended is handed the
+    assignment of its last life; where that names topics of another release, Faust would wait for ever."""
+    await asyncio.sleep(ASSIGNED_SECONDS)
+    consumer = role.app.consumer
+    if not consumer.assignment():
+        role.fail(RuntimeError(f"no partitions were assigned within {ASSIGNED_SECONDS:.0f} s"))
 
 
 async def _scheduler(

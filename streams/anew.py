@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.topics import EVENTS, schedule_topic
-from streams.agents.scheduler import scheduler_group
+from streams.agents.groups import scheduler_group
 from streams.clock import Clock
 from streams.kafka.consumer import committed_offset, consumer_config, partition_count
 from streams.kafka.settings import KafkaSettings

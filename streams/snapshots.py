@@ -39,6 +39,16 @@ class SnapshotOfOtherVersion(RuntimeError):
         )
 
 
+class SnapshotsMissing(RuntimeError):
+    """The queue was kept before, and no snapshot of it can be read: by which policy it was kept is not known."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(
+            f"{self.__doc__} Bring {prefix}/ back to the object store; or `python -m streams begin-anew`, which begins "
+            "with an empty queue and hands in open jobs again"
+        )
+
+
 class _Version(msgspec.Struct):
     policy_version: int
 
@@ -69,10 +79,11 @@ class SnapshotStore:
         self.save(snapshot)
 
     def newest(self, committed: int) -> SchedulerState | None:
-        """The newest snapshot that this version of the policy can go on from, None if there is none at all.
+        """The newest snapshot that this version of the policy can go on from, None before the first life.
 
         committed: the inbox offset before which all decisions were carried out. Raises SnapshotOfOtherVersion when
-        there are snapshots, but only such of other versions that entries up to `committed` would have to follow.
+        there are snapshots, but only such of other versions that entries up to `committed` would have to follow;
+        SnapshotsMissing when there is none to go on from and something was decided already.
         """
         others = 0
         for key in reversed(self._objects.keys(self._prefix)):
@@ -88,4 +99,6 @@ class SnapshotStore:
             log.warning("snapshot_of_other_policy", key=key, version=snapshot.policy_version)
         if others not in (0, POLICY_VERSION):
             raise SnapshotOfOtherVersion(others)
+        if committed > 0:
+            raise SnapshotsMissing(self._prefix)
         return None

@@ -11,6 +11,7 @@ from schemas.codec import Codec, Record
 from schemas.errors import CodecError
 from schemas.topics import TENANTS, schedule_topic
 from streams.agents.batches import Incoming
+from streams.agents.groups import scheduler_group
 from streams.agents.role import FaustRole, Pulse
 from streams.agents.shell import SchedulerShell
 from streams.app import make_app
@@ -42,21 +43,20 @@ class InboxGap(RuntimeError):
         )
 
 
-def scheduler_group(domain: str) -> str:
-    """Consumer group (and Faust app id) of a domain's scheduler."""
-    return f"meshyard-scheduler-{domain}"
-
-
 def recover(settings: StreamsSettings, codec: Codec, snapshots: SnapshotStore) -> Scheduler:
     """Newest snapshot, then the inbox up to the group's committed offset, silently: those sends were acked.
 
-    Raises InboxGap when records between them are gone, SnapshotOfOtherVersion when another version of the policy must
-    finish first.
+    The first life of all leaves a snapshot of nothing, which says by which version of the policy the inbox is folded.
+    Raises InboxGap when records between them are gone, SnapshotsMissing when there are none though an earlier life was,
+    SnapshotOfOtherVersion when another version of the policy must finish first.
     """
     domain = settings.kafka.domain
     topic = schedule_topic(domain)
     committed = committed_offset(settings.kafka, scheduler_group(domain), topic, 0) or 0
-    scheduler = Scheduler(domain, snapshots.newest(committed))
+    state = snapshots.newest(committed)
+    scheduler = Scheduler(domain, state)
+    if state is None:
+        snapshots.save(snapshots.encode(scheduler.state))
     start, low = scheduler.state.next_offset, first_offset(settings.kafka, topic, 0)
     if start < low and committed > start:
         raise InboxGap(start, low)

@@ -12,7 +12,7 @@ from schemas.codec import Codec, Record
 from schemas.events import job_event
 from schemas.jobs import Transition
 from schemas.topics import EVENTS, TENANTS, requests_topic, schedule_topic
-from streams.agents.scheduler import scheduler_group
+from streams.agents.groups import scheduler_group
 from streams.kafka.consumer import consumer_config, end_offset
 from streams.kafka.settings import KafkaSettings
 from streams.local.broker import Broker

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from schemas.codec import Codec
 from schemas.topics import schedule_topic
-from streams.agents.scheduler import scheduler_group
+from streams.agents.groups import scheduler_group
 from streams.kafka.consumer import committed_offset
 from streams.kafka.producer import producer_config
 from streams.kafka.settings import KafkaSettings

@@ -8,7 +8,7 @@ import pytest
 from streams.objects import ObjectStore
 from streams.policy.scheduler import POLICY_VERSION
 from streams.policy.state import SchedulerState, Snapshot, encode_snapshot
-from streams.snapshots import KEPT, EncodedSnapshot, SnapshotOfOtherVersion, SnapshotStore
+from streams.snapshots import KEPT, EncodedSnapshot, SnapshotOfOtherVersion, SnapshotsMissing, SnapshotStore
 
 
 @pytest.fixture
@@ -55,3 +55,12 @@ def test_a_state_of_another_shape_is_of_another_version(store: SnapshotStore) ->
     store.save(EncodedSnapshot(next_offset=10, data=data))
     with pytest.raises(SnapshotOfOtherVersion):
         store.newest(10)
+
+
+def test_a_queue_without_any_snapshot_is_not_guessed(store: SnapshotStore) -> None:
+    """Every life leaves one; without it nobody knows by which policy the inbox was folded."""
+    with pytest.raises(SnapshotsMissing, match="begin-anew"):
+        store.newest(1)
+    store.save(EncodedSnapshot(next_offset=0, data=b"junk"))
+    with pytest.raises(SnapshotsMissing):
+        store.newest(1)
