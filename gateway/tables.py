@@ -87,11 +87,12 @@ _PUT_PAUSED: Final = """
 INSERT INTO controls (user_id, job_id, paused) VALUES (?, ?, ?)
 ON CONFLICT (user_id, job_id) DO UPDATE SET paused = excluded.paused
 """
-_PUT_ALL_PAUSED: Final = """
+_PAUSE_ALL: Final = """
 INSERT INTO controls (user_id, job_id, paused)
-SELECT user_id, job_id, ? FROM jobs WHERE user_id = ? AND state IN ('held', 'queued')
+SELECT user_id, job_id, 1 FROM jobs WHERE user_id = ? AND state IN ('held', 'queued')
 ON CONFLICT (user_id, job_id) DO UPDATE SET paused = excluded.paused
 """
+_RESUME_ALL: Final = "UPDATE controls SET paused = 0 WHERE user_id = ? AND paused = 1"
 # Ranks of rows, coarser than those of events: a row changes with the job's state only. A request ranks below all.
 _REQUEST_RANK: Final = -1
 _FINAL_RANK: Final = 1_000
@@ -245,4 +246,4 @@ def put_command(writer: sqlite3.Connection, command: Record) -> None:
         if command["job_id"]:
             writer.execute(_PUT_PAUSED, (*who, paused))
         else:
-            writer.execute(_PUT_ALL_PAUSED, (paused, command["user_id"]))
+            writer.execute(_PAUSE_ALL if paused else _RESUME_ALL, (command["user_id"],))
