@@ -16,7 +16,7 @@ from streams.objects import ObjectStore
 from streams.policy.scheduler import POLICY_VERSION
 from streams.policy.state import SchedulerState, decode_snapshot
 from streams.simulate.engine import Entry
-from streams.simulate.replay import InboxRecord
+from streams.simulate.replay import InboxRecord, Sent
 
 log = structlog.get_logger(__name__)
 _SECONDS = 30.0
@@ -99,17 +99,19 @@ def read_inbox(settings: KafkaSettings, codec: Codec, recording: Recording) -> I
             continue
 
 
-def read_work(settings: KafkaSettings, codec: Codec, domain: str) -> dict[int, list[tuple[int, Entry]]]:
-    """All work that is still kept: slot -> (epoch, WorkItem), oldest first."""
+def read_work(settings: KafkaSettings, codec: Codec, domain: str) -> dict[int, Sent]:
+    """All work that is still kept, by slot."""
     topic = work_topic(domain)
-    found: dict[int, list[tuple[int, Entry]]] = {}
+    found: dict[int, Sent] = {}
     for slot in range(partition_count(settings, topic)):
         end = end_offset(settings, topic, slot)
         if end == 0:
             continue
+        items: list[tuple[int, Entry]] = []
         for message in read_range(settings, topic, slot, end=end):
             batch = codec.decode(_value(message), "work_batch")
-            found.setdefault(slot, []).extend((batch["epoch"], item) for item in batch["items"])
+            items.extend((batch["epoch"], item) for item in batch["items"])
+        found[slot] = Sent(items=items, complete=first_offset(settings, topic, slot) == 0)
     return found
 
 

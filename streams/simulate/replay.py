@@ -177,37 +177,64 @@ def _attempt(item: Mapping[str, Any]) -> Attempt:
     return item["job_id"], item["stage"], item["attempt"]
 
 
-def differences(codec: Codec, replayed: list[Dispatched], recorded: Mapping[int, list[tuple[int, Entry]]]) -> list[str]:
-    """Where the replay's dispatches differ from the recorded ones, slot by slot; [] when they are the same.
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What a slot's partition of the work topic holds: (epoch, WorkItem), oldest first. complete: from its beginning;
+    else the topic has let older ones go."""
 
-    recorded: (epoch, WorkItem) of each slot's partition, oldest first, from before the first dispatch of the window on.
-    Repeats of a dispatch id count once, as for workers. A slot's first and last replayed dispatch bound what is
-    compared: between them the partition must hold exactly the replayed items, whole, in this order.
+    items: list[tuple[int, Entry]]
+    complete: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """differing: where replayed and recorded dispatches differ, one line a slot; unchecked: replayed dispatches that
+    the work topic no longer holds."""
+
+    differing: list[str]
+    unchecked: int
+
+
+def compare(codec: Codec, replayed: list[Dispatched], recorded: Mapping[int, Sent]) -> Comparison:
+    """The replay's dispatches beside those that were sent, slot by slot.
+
+    Repeats of a dispatch id count once, as for workers. From a slot's first replayed dispatch on, the partition must
+    hold exactly the replayed items, whole, in this order, until the last of them.
     """
-    found: list[str] = []
+    differing: list[str] = []
+    unchecked = 0
     by_slot: dict[int, list[Dispatched]] = {}
     for dispatched in replayed:
         by_slot.setdefault(dispatched.slot, []).append(dispatched)
     for slot, ours in sorted(by_slot.items()):
-        theirs = _without_repeats(recorded.get(slot, []))
-        ids = [item["dispatch_id"] for _, item in theirs]
-        first = ours[0].item["dispatch_id"]
-        if first not in ids:
-            found.append(f"slot {slot}: {first} was never sent to it")
-            continue
-        begin = ids.index(first)
-        for index, dispatched in enumerate(ours):
-            if begin + index >= len(theirs):
-                found.append(f"slot {slot}: {dispatched.item['dispatch_id']} was never sent to it")
-                break
-            epoch, item = theirs[begin + index]
-            if epoch != dispatched.epoch or item != as_sent(codec, dispatched):
-                found.append(
-                    f"slot {slot}, dispatch {index + 1}: recorded {item['dispatch_id']}, "
-                    f"replayed {dispatched.item['dispatch_id']}{_fields(item, as_sent(codec, dispatched))}"
-                )
-                break
-    return found
+        sent = recorded.get(slot, Sent(items=[]))
+        theirs = _without_repeats(sent.items)
+        places = {item["dispatch_id"]: place for place, (_, item) in enumerate(theirs)}
+        if not sent.complete:
+            gone = next((n for n, one in enumerate(ours) if one.item["dispatch_id"] in places), len(ours))
+            unchecked += gone
+            ours = ours[gone:]
+        if ours and (difference := _difference(codec, ours, theirs, places)) is not None:
+            differing.append(f"slot {slot}: {difference}")
+    return Comparison(differing=differing, unchecked=unchecked)
+
+
+def _difference(
+    codec: Codec, ours: list[Dispatched], theirs: list[tuple[int, Entry]], places: Mapping[str, int]
+) -> str | None:
+    """The first difference of a slot."""
+    begin = places.get(ours[0].item["dispatch_id"], len(theirs))
+    for place, dispatched in enumerate(ours, begin):
+        if place >= len(theirs):
+            return f"{dispatched.item['dispatch_id']} was never sent to it"
+        epoch, item = theirs[place]
+        sent = as_sent(codec, dispatched)
+        if epoch != dispatched.epoch or item != sent:
+            return (
+                f"recorded {item['dispatch_id']}, replayed {sent['dispatch_id']} at place {place - begin + 1}"
+                f"{_fields(item, sent)}"
+            )
+    return None
 
 
 def _without_repeats(items: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from gateway.cli.__main__ import main
 from schemas.codec import Codec, Record
 from schemas.topics import schedule_topic, work_topic
-from streams.agents.scheduler import scheduler_group
+from streams.agents.groups import scheduler_group
 from streams.kafka.consumer import consumer_config, end_offset
 from streams.kafka.producer import producer_config
 from streams.kafka.settings import KafkaSettings
@@ -68,13 +68,13 @@ def record_a_run(settings: KafkaSettings, codec: Codec, start_role: StartRole) -
         ends = {i["job_id"] for items in slots.seen.values() for i in items if i["stage"] == "texture"}
         return len(ends) == JOBS and slots.work(rng) == 0
 
-    wait_until(finished, "all jobs reached their last stage", 90)
+    wait_until(finished, "all jobs reached their last stage", 150)
     slots.close()
     assert scheduler.stop() == 0
     return middle[0]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("installation")
 def test_a_recorded_run_is_replayed(
     settings: KafkaSettings,
@@ -154,6 +154,14 @@ def test_what_cannot_be_replayed_is_one_line(
     assert main(["simulate", "--inbox", settings.domain, *options]) in (1, 2)
     error = capsys.readouterr().err
     assert named in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("installation", "settings")
+def test_a_domain_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--inbox", "nowhere", "--from", "1h"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("meshyard simulate: ")
     assert error.count("\n") == 1
 
 
