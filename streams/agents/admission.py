@@ -33,6 +33,7 @@ from streams.agents.role import FaustRole, Pulse
 from streams.app import make_app
 from streams.kafka.consumer import end_offset, read_all
 from streams.kafka.producer import AsyncProducer, Outgoing
+from streams.policy.admission import Came
 from streams.policy.admission_rows import BucketRow, End, Held, UserRow
 from streams.policy.bucket import Bucket, Limit, is_full
 from streams.policy.config import DEFAULT, Policy, load_policy
@@ -163,10 +164,8 @@ class Admission:
                 return "unreadable"
         standing = self._standings.get(user_id, self._unknown)
         domain = self._settings.domain_for(request["pipeline_id"])
-        verdict = ledger.decide(
-            request, raw, place=(record.topic, record.offset), now_ms=now_ms, problem=problem, standing=standing,
-            domain=domain, load=self.load.of(domain),
-        )  # fmt: skip
+        came = Came(place=(record.topic, record.offset), at_ms=now_ms, problem=problem)
+        verdict = ledger.decide(request, raw, came, standing, domain, self.load.of(domain))
         sends.answers.append(answer(request, verdict, standing, now_ms))
         if key == user_id and signer is not None:
             sends.rows += request_events(self._codec, request, verdict, standing.tier, now_ms)

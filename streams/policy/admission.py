@@ -41,6 +41,15 @@ LOAD_LIFE_MS: Final = 10_000
 REFUSING_LEVEL: Final = 3
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Came:
+    """A record that came. at_ms: its append time; problem: what is wrong with its form, None if nothing is."""
+
+    place: Place
+    at_ms: int
+    problem: str | None = None
+
+
 @dataclass(slots=True)
 class Job:
     """What is known of a job. state: held, open (the scheduler has it) or closed; canceled: how it ended, if here."""
@@ -68,14 +77,14 @@ class Ledger:
     # ---- requests -----------------------------------------------------------------------------------------------
 
     def decide(
-        self, request: Mapping[str, Any], raw: bytes, *, place: Place, now_ms: int, problem: str | None,
-        standing: Standing, domain: str, load: Mapping[str, Any] | None = None,
+        self, request: Mapping[str, Any], raw: bytes, came: Came, standing: Standing, domain: str,
+        load: Mapping[str, Any] | None = None,
     ) -> Verdict:  # fmt: skip
         """The verdict on one request.
 
-        raw: the request as it came; problem: what `fault` found; domain: where its pipeline is scheduled; load: that
-        domain's newest DomainLoad.
+        raw: the request as it came; domain: where its pipeline is scheduled; load: that domain's newest DomainLoad.
         """
+        place, now_ms, problem = came.place, came.at_ms, came.problem
         refused = self.refused.get(place)
         if refused is not None:  # decided before a crash: say the same again
             return _refusal(refused)

@@ -4,7 +4,7 @@ last one before a crash."""
 import uuid
 from typing import Any
 
-from streams.policy.admission import Ledger
+from streams.policy.admission import Came, Ledger
 from streams.policy.admission_rows import CANCELED, End, Held, Segment, decode_held, decode_segment, encode_row
 from streams.policy.bucket import Limit
 from streams.policy.submissions import Standing, Verdict, with_deadlines
@@ -151,10 +151,8 @@ class Shell:
 
     def _decide(self, offset: int, at_ms: int, body: dict[str, Any]) -> Verdict:
         sender = Sender(key=body["user_id"], size_bytes=300, at_ms=at_ms, operator=True, owns=lambda _: False)
-        return self.ledger.decide(
-            body, b"raw", place=(REQUESTS, offset), now_ms=at_ms, problem=fault(body, "text-to-3d", sender),
-            standing=self.standing, domain="main", load=self.load,
-        )  # fmt: skip
+        came = Came(place=(REQUESTS, offset), at_ms=at_ms, problem=fault(body, "text-to-3d", sender))
+        return self.ledger.decide(body, b"raw", came, self.standing, "main", self.load)
 
     def _write(self, held: list[Held], segment: Segment | None, *, swap: bool) -> None:
         """Rows of two topics: either may be written when the process dies before the other."""

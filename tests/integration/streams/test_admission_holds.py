@@ -37,7 +37,8 @@ def test_held_jobs_survive_kills_and_go_on_once(
     upstream = Upstream(settings, codec)
     upstream.tenant()
     admission = start_role("streams", "admission")
-    begun = now_ms() + 8_000
+    wait_until(partial(_role_started, admission, 1), "it runs")
+    begun = now_ms() + 6_000
     requests = [upstream.request(run_at=begun + 40 * n) for n in range(400)]
     answers = answered(upstream, *requests)
     assert [answer["held_until"] for answer in answers] == [request["run_at"] for request in requests]
@@ -71,9 +72,10 @@ def test_debounce_cancel_and_commands_of_held_jobs(
 ) -> None:  # fmt: skip
     upstream = Upstream(settings, codec)
     upstream.tenant()
-    start_role("streams", "admission")
+    admission = start_role("streams", "admission")
+    wait_until(partial(_role_started, admission, 1), "it runs")
     old, new = (upstream.request(debounce_key="a", debounce_seconds=1.5, seed=seed) for seed in (1, 2))
-    canceled, paused, urgent = (upstream.request(run_at=now_ms() + 6_000) for _ in range(3))
+    canceled, paused, urgent = (upstream.request(run_at=now_ms() + 8_000) for _ in range(3))
     answered(upstream, old, new, canceled, paused, urgent)
     upstream.command("cancel", canceled["job_id"])
     upstream.command("pause", paused["job_id"])
@@ -182,7 +184,7 @@ def test_each_pipelines_jobs_go_to_its_domain(
     here, there, held = (
         upstream.request(),
         upstream.request(pipeline_id="synthetic", prompt=None),
-        upstream.request(pipeline_id="synthetic", prompt=None, run_at=now_ms() + 2_000),
+        upstream.request(pipeline_id="synthetic", prompt=None, run_at=now_ms() + 3_000),
     )
     answered(upstream, here, there, held)
     wait_until(lambda: len(upstream.released(other)) == 2, "the held one was released")
@@ -205,8 +207,9 @@ def test_ten_thousand_held_jobs_are_released_on_time(
     """10,000 are held while 1,500 of them become due over 15 s: how late their records come to the inbox."""
     upstream = Upstream(settings, codec)
     upstream.tenant()
-    start_role("streams", "admission")
-    begun = now_ms() + 60_000
+    admission = start_role("streams", "admission")
+    wait_until(partial(_role_started, admission, 1), "it runs")
+    begun = now_ms() + 45_000
     due = [upstream.request(run_at=begun + 10 * n) for n in range(1_500)]
     rest = [upstream.request(run_at=begun + 3_600_000) for _ in range(8_500)]
     answered(upstream, *rest, *due)
