@@ -1,14 +1,16 @@
 """`python -m inference --pool P --slot N [--synthetic]`: one slot's worker."""
 
 import argparse
+import signal
 import sys
+from typing import Any
 
 import structlog
 from confluent_kafka import KafkaException
 
 from inference.runner import ChildWillNotLoad
 from inference.settings import WorkerSettings
-from inference.worker import Worker, stop_on_signals
+from inference.worker import Worker
 from schemas.codec import Codec
 from schemas.errors import RegistryError
 from schemas.registry import registry_from_url
@@ -46,6 +48,16 @@ def main(worker_class: type[Worker] = Worker) -> int:
     except Exception:
         log.exception("worker_failed", slot=settings.slot)
     return 1
+
+
+def stop_on_signals(worker: Worker) -> None:
+    """SIGTERM and SIGINT drain the worker."""
+
+    def handle(_number: int, _frame: Any) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
 
 
 if __name__ == "__main__":

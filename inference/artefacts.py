@@ -64,14 +64,14 @@ class Scratch:
         place.results.mkdir()
         return place
 
-    def give_back(self, place: Place, *, copies: bool = True) -> None:
-        """Removes a run's files; its place is free. copies: whether there may be copies of inputs."""
+    def give_back(self, place: Place, *, used: bool = True) -> None:
+        """Removes a run's files; its place is free. used: whether there may be any."""
         if place.inputs.parent != self._home:
             return  # of a time before `renew`
         try:
-            if copies:
+            if used:
                 _empty(place.inputs)
-            _empty(place.results)
+                _empty(place.results)
         except FileNotFoundError:  # a newer life of the slot has removed it
             return
         self._free.append(place)
@@ -116,7 +116,10 @@ def store_results(
     figures: Mapping[str, float | str | bool],
     out_dir: Path,
 ) -> tuple[Artefact, ...]:
-    """Stores the files, then the manifest that names them. `out_dir` is a real path. Raises ArtefactError."""
+    """Stores the files, then the manifest that names them. `out_dir` is a real path. Raises ArtefactError.
+
+    An attempt's objects are its own: no other attempt writes to their keys, and nobody learns them before its end.
+    """
     prefix = f"{item.job_id}/{item.stage}/{item.attempt}"
     stored = []
     try:
@@ -132,7 +135,7 @@ def store_results(
             "artefacts": [artefact.record() for artefact in stored],
             "figures": dict(figures),
         }
-        store.put(f"{prefix}/manifest.json", msgspec.json.encode(manifest))
+        store.put(f"{prefix}/manifest.json", msgspec.json.encode(manifest), new=True)
     except ValueError as error:
         raise ArtefactError("invalid", "the job's id makes no name for objects") from error
     except FileNotFoundError as error:
@@ -153,7 +156,7 @@ def _store(store: ObjectStore, prefix: str, file: MadeArtefact) -> Artefact:
             )
         data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    uri = store.put(f"{prefix}/{digest}", data)
+    uri = store.put(f"{prefix}/{digest}", data, new=True)
     return Artefact(role=file.role, uri=uri, sha256=digest, bytes=len(data), media_type=file.media_type)
 
 

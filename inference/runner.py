@@ -7,18 +7,17 @@ it. When the child must be killed for one run's sake, the others begin again in 
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
-from inference.artefacts import ArtefactError, Place, Scratch, fetch_inputs, store_results
-from inference.channel import Begun, Cancel, Done, Heartbeat, Load, LoadFailed, Message, Progress, Ready, Run, Stopped
+from inference.channel import Begun, Cancel, Done, Heartbeat, Load, LoadFailed, Message, Progress, Ready, Stopped
 from inference.channel import Failed as StageFailed
-from inference.outcome import Canceled, Ending, Failed, Finished, Succeeded
+from inference.outcome import Canceled, Ending, Failed, Finished
 from inference.process import ChildDied, ChildProcess
 from inference.settings import WorkerSettings
-from inference.work import RequestUnreadable, WorkItem, read_request
+from inference.work import WorkItem
+from inference.workplace import Attempt, Workplace
 from schemas.codec import Codec
 from streams.clock import Clock
 from streams.objects import ObjectStore
@@ -49,24 +48,6 @@ class Listener(Protocol):
         """How far it is, 0 to 1."""
 
 
-@dataclass(kw_only=True)
-class _Current:
-    """An attempt in hand. Times are monotonic seconds, started_at ms since 1970.
-
-    copies: whether inputs were copied to its place. began: since when the slot is held for it; None while it waits for
-    its turn or ends before anybody asks.
-    """
-
-    item: WorkItem
-    run: Run
-    place: Place
-    copies: bool
-    handed_at: float
-    began: float | None = None
-    started_at: int | None = None
-    kill_at: float | None = None  # set by a cancel
-
-
 class Runner:
     """Owns the child process and the scratch folder. Not for several threads."""
 
@@ -74,21 +55,19 @@ class Runner:
         self, settings: WorkerSettings, store: ObjectStore, codec: Codec, clock: Clock, listener: Listener
     ) -> None:
         self._settings = settings
-        self._store = store
-        self._codec = codec
         self._clock = clock
         self._listener = listener
-        self._scratch = Scratch(settings.data_dir / "scratch" / f"slot-{settings.slot}")
+        self._workplace = Workplace(settings, store, codec)
         self._run_id = 0
         self._load_tries = 0
-        self._current: dict[int, _Current] = {}
+        self._current: dict[int, Attempt] = {}
         self._by_dispatch: dict[str, int] = {}
         self._alone: int | None = None
         self._alone_ended = 0.0
         self._heard_at = 0.0
         self._look_at = 0.0
-        # Places of canceled runs that the child may still write to, by run.
-        self._left: dict[int, Place] = {}
+        # Canceled attempts to whose places the child may still write, by run.
+        self._left: dict[int, Attempt] = {}
         self._ended: list[Finished] = []
         self._ready = False
         self.resource_class: str | None = None
@@ -182,52 +161,24 @@ class Runner:
     def close(self) -> None:
         """Ends the child and removes the files."""
         self._child.kill()
-        self._scratch.close()
+        self._workplace.close()
 
     # -- handing over
 
-    def _prepare(self, item: WorkItem) -> _Current | None:
-        """Reads the request and fetches the inputs; an item that cannot even begin has ended."""
+    def _prepare(self, item: WorkItem) -> Attempt | None:
+        """An attempt to hand over; an item that cannot even begin has ended."""
         self._run_id += 1
-        began, handed_at = self._clock.now_ms(), self._clock.monotonic_seconds()
-        try:
-            wish = read_request(self._codec, item)
-            place = self._scratch.take()
-            files = fetch_inputs(self._store, item.artefacts, place.inputs) if item.artefacts else {}
-        except RequestUnreadable as error:
-            ending = Failed(error_class="invalid", message=f"the request cannot be read: {error.detail}")
-        except ArtefactError as error:
-            self._scratch.give_back(place)
-            ending = Failed(error_class=error.error_class, message=error.message)
-        except OSError:
-            log.exception("scratch_failed")
-            ending = Failed(error_class="transient", message="the slot's disk took no files")
-        else:
-            run = Run(
-                run_id=self._run_id,
-                pipeline_id=item.pipeline_id,
-                job_id=item.job_id,
-                stage=item.stage,
-                attempt=item.attempt,
-                prompt=wish.prompt,
-                seed=wish.seed,
-                quality=item.quality,
-                formats=wish.formats,
-                parameters=wish.parameters,
-                inputs={role: str(path) for role, path in files.items()},
-                out_dir=str(place.results),
-                model_version=item.model_version,
-                texture_size=item.texture_size,
-            )
-            copies = any(path.parent == place.inputs for path in files.values())
-            return _Current(item=item, run=run, place=place, copies=copies, handed_at=handed_at)
-        self._ended.append(Finished(item=item, started_at=began, ended_at=self._clock.now_ms(), ending=ending))
+        began = self._clock.now_ms()
+        made = self._workplace.prepare(item, self._run_id, self._clock.monotonic_seconds())
+        if isinstance(made, Attempt):
+            return made
+        self._ended.append(Finished(item=item, started_at=began, ended_at=self._clock.now_ms(), ending=made))
         return None
 
-    def _drop(self, current: _Current, ending: Ending) -> None:
+    def _drop(self, current: Attempt, ending: Ending) -> None:
         """Ends a run that is not at work. Nobody waits for the child to look up; what it makes of the run is not used,
         and the run's place is free when the child has let go of it."""
-        self._left[current.run.run_id] = current.place
+        self._left[current.run.run_id] = current
         self._end(current, ending, keep_place=True)
         self._tell_child(Cancel(run_id=current.run.run_id))
 
@@ -237,7 +188,7 @@ class Runner:
         except ChildDied:
             pass  # the next step finds it dead
 
-    def _hand_over(self, made: list[_Current]) -> None:
+    def _hand_over(self, made: list[Attempt]) -> None:
         if not made:
             return
         self._heard_at = self._clock.monotonic_seconds()
@@ -297,13 +248,13 @@ class Runner:
     def _hear_end(self, run_id: int, message: Done | StageFailed | Stopped) -> None:
         current = self._current.get(run_id)
         if current is None:
-            if (place := self._left.pop(run_id, None)) is not None:
-                self._scratch.give_back(place)
+            if (left := self._left.pop(run_id, None)) is not None:
+                self._workplace.clear(left)
             return
         seconds = None if isinstance(message, Stopped) or current.began is not None else message.seconds
         ending: Ending
         if isinstance(message, Done):
-            ending = self._store_results(current, message)
+            ending = self._workplace.keep(current, message)
         elif isinstance(message, Stopped) or current.kill_at is not None:
             ending = Canceled()
         else:
@@ -314,17 +265,7 @@ class Runner:
             )
         self._end(current, ending, seconds=seconds)
 
-    def _store_results(self, current: _Current, done: Done) -> Ending:
-        try:
-            made = store_results(self._store, current.item, done.artefacts, done.figures, current.place.results)
-        except ArtefactError as error:
-            log.warning("results_not_stored", dispatch_id=current.item.dispatch_id, exc_info=True)
-            return Failed(error_class=error.error_class, message=error.message)
-        return Succeeded(artefacts=made)
-
-    def _end(
-        self, current: _Current, ending: Ending, *, seconds: float | None = None, keep_place: bool = False
-    ) -> None:
+    def _end(self, current: Attempt, ending: Ending, *, seconds: float | None = None, keep_place: bool = False) -> None:
         """seconds: how long it ran, by the child; None: as long as it held the slot."""
         run_id, now, ended_at = current.run.run_id, self._clock.monotonic_seconds(), self._clock.now_ms()
         del self._current[run_id]
@@ -332,7 +273,7 @@ class Runner:
         if self._alone == run_id:
             self._alone, self._alone_ended = None, now
         if not keep_place:
-            self._scratch.give_back(current.place, copies=current.copies)
+            self._workplace.clear(current)
         told = current.started_at is not None
         if seconds is None and current.began is not None:
             seconds = now - current.began
@@ -375,7 +316,7 @@ class Runner:
             if current.began is not None and current.began <= limit and current.run.run_id != self._alone:
                 self._drop(current, self._too_long(current))
 
-    def _check_alone(self, current: _Current, now: float) -> None:
+    def _check_alone(self, current: Attempt, now: float) -> None:
         assert current.began is not None
         if current.kill_at is not None and now >= current.kill_at:
             self._kill_for(current, Canceled())
@@ -384,7 +325,7 @@ class Runner:
         elif now - self._heard_at >= self._settings.silence_seconds:
             self._kill_for(current, self._hung)
 
-    def _too_long(self, current: _Current) -> Failed:
+    def _too_long(self, current: Attempt) -> Failed:
         limit = self._settings.stage_timeout_seconds
         return Failed(error_class="timeout", message=f"stage {current.item.stage} took longer than {limit:.0f} s")
 
@@ -393,7 +334,7 @@ class Runner:
         seconds = self._settings.silence_seconds
         return Failed(error_class="timeout", message=f"the stage hung: nothing was heard of it for {seconds:.0f} s")
 
-    def _kill_for(self, current: _Current, ending: Ending) -> None:
+    def _kill_for(self, current: Attempt, ending: Ending) -> None:
         log.warning("child_killed", dispatch_id=current.item.dispatch_id, reason=type(ending).__name__)
         self._child.kill()
         if current.kill_at is not None:
@@ -416,7 +357,7 @@ class Runner:
             raise ChildWillNotLoad(death.how)
         self._start_child()
 
-    def _guilty(self) -> _Current | None:
+    def _guilty(self) -> Attempt | None:
         """Which run is to blame for the child's death: the one at work, else the one whose turn it was. So a run that
         kills every child does not do so for ever."""
         if not self._ready or not self._current:
@@ -432,7 +373,7 @@ class Runner:
         self._started = time.monotonic()
         self._alone = None
         self._left.clear()
-        self._scratch.renew()
+        self._workplace.renew()
         for current in self._current.values():
             current.began = None
         self._child = ChildProcess()

@@ -6,7 +6,6 @@ SlotJoined. Results that come close together are settled in one transaction.
 """
 
 import select
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -394,23 +393,12 @@ class Worker:
 
     def _log_end(self, finished: Finished) -> None:
         ending = finished.ending
-        # A line for each of thousands of short stages would cost as much as the stages.
-        short = isinstance(ending, Succeeded) and finished.run_seconds < SHORT_SECONDS
-        tell = log.debug if short else log.info
-        tell(
+        if isinstance(ending, Succeeded) and finished.run_seconds < SHORT_SECONDS:
+            return  # a line for each of thousands of short stages would cost as much as the stages
+        log.info(
             "stage_ended",
             outcome=type(ending).__name__.lower(),
             error_class=ending.error_class if isinstance(ending, Failed) else None,
             run_seconds=finished.run_seconds,
             **self._about(finished.item),
         )
-
-
-def stop_on_signals(worker: Worker) -> None:
-    """SIGTERM and SIGINT drain the worker."""
-
-    def handle(_number: int, _frame: Any) -> None:
-        worker.stop()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)

@@ -53,7 +53,8 @@ class StageArtefact:
     path: Path
     media_type: str
     data: bytes | None = None
-    """The whole file, when it is so small that the stage did not write it; `path` then gives only its name."""
+    """The whole file, when it is so small that the stage did not write it; `path` then gives only its name. A stage
+    whose artefacts are all of this kind writes nothing to `out_dir`."""
 
 
 @dataclass(frozen=True, kw_only=True)
