@@ -6,6 +6,7 @@ mean over all pools and qualities serves where the pool is not chosen yet. A wro
 served: what was measured replaces it in the end.
 """
 
+from functools import lru_cache
 from sys import intern
 from typing import Final
 
@@ -15,16 +16,22 @@ from streams.policy.state import Habit, SchedulerState
 STANDARD: Final = "standard"
 
 
+@lru_cache(maxsize=4096)
+def cost_key(kind: str, pool: str, quality: str) -> str:
+    """Names what costs alike; one object for equal names, since every user has some."""
+    return intern(f"{kind} {pool} {quality}")
+
+
 def estimate(state: SchedulerState, kind: str, pool: str | None = None, quality: str = STANDARD) -> float:
     """GPU-seconds of a task; pool None: wherever it will run."""
-    mean = state.costs.get(kind if pool is None else f"{kind} {pool} {quality}")
+    mean = state.costs.get(kind if pool is None else cost_key(kind, pool, quality))
     return prior(state, kind, quality) if mean is None else mean
 
 
 def estimate_for(state: SchedulerState, user_id: str, kind: str, pool: str, quality: str) -> float:
     """GPU-seconds of a user's task: what such tasks of this user cost lately, else what such tasks cost."""
     habit = state.habits.get(user_id)
-    mean = None if habit is None else habit.costs.get(f"{kind} {pool} {quality}")
+    mean = None if habit is None else habit.costs.get(cost_key(kind, pool, quality))
     return estimate(state, kind, pool, quality) if mean is None else mean
 
 
@@ -33,7 +40,7 @@ def learn_of(state: SchedulerState, user_id: str, kind: str, pool: str, quality:
     habit = state.habits.pop(user_id, None) or Habit()
     state.habits[user_id] = habit
     habit.seen_at = state.now
-    key = intern(f"{kind} {pool} {quality}")
+    key = cost_key(kind, pool, quality)
     mean = habit.costs.get(key)
     habit.costs[key] = gpu_seconds if mean is None else mean + state.policy.cost_decay * (gpu_seconds - mean)
 
@@ -41,7 +48,7 @@ def learn_of(state: SchedulerState, user_id: str, kind: str, pool: str, quality:
 def learn(state: SchedulerState, kind: str, pool: str, quality: str, gpu_seconds: float) -> None:
     """A task of that kind succeeded."""
     decay, costs = state.policy.cost_decay, state.costs
-    for key, known in ((f"{kind} {pool} {quality}", quality), (kind, STANDARD)):
+    for key, known in ((cost_key(kind, pool, quality), quality), (kind, STANDARD)):
         mean = costs.get(key)
         if mean is None:
             mean = prior(state, kind, known)

@@ -49,8 +49,9 @@ class FairQueue:
         self.clockwork = clockwork
         self.lanes = tuple(lanes)
         self._lanes = {
-            name: Lane(clockwork.lanes.setdefault(name, LaneClock()), weight) for name, weight in lanes.items()
+            name: Lane(name, clockwork.lanes.setdefault(name, LaneClock()), weight) for name, weight in lanes.items()
         }
+        self._ranked = tuple(enumerate(self._lanes.values()))
         self._parked = set(parked)
         self._tasks: dict[str, Task] = {}
         for task in waiting:
@@ -67,10 +68,9 @@ class FairQueue:
 
     def lanes_by_tag(self) -> list[str]:
         """Lanes with tasks that wait, in the order in which they should be served."""
-        waiting = [name for name, lane in self._lanes.items() if lane.count]
-        if len(waiting) > 1:
-            waiting.sort(key=self.lane_tag)  # stable: equal tags in the order of urgency
-        return waiting
+        waiting = [(lane.clock.tag, place, lane.name) for place, lane in self._ranked if lane.count]
+        waiting.sort()  # equal tags in the order of urgency
+        return [name for _, _, name in waiting]
 
     def lane_tag(self, lane: str) -> float:
         """Start tag of the lane's next task in the upper level."""

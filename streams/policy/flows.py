@@ -88,7 +88,8 @@ class Waiting:
 class Lane:
     """Derived structures of one lane."""
 
-    def __init__(self, clock: LaneClock, weight: float) -> None:
+    def __init__(self, name: str, clock: LaneClock, weight: float) -> None:
+        self.name = name
         self.clock = clock
         self.weight = weight
         self.count = 0  # tasks that wait, of parked users too

@@ -23,6 +23,8 @@ BACKLOG_USERS: Final = 1_000
 _USERS_PER_SECOND: Final = 20_000
 _SAMPLE: Final = 4_096
 _FORGET_EVERY_MS: Final = 60_000
+# What a user's tasks cost is known for so long after the last one.
+_HABITS_MS: Final = 3_600_000
 
 
 class Reporter:
@@ -53,7 +55,8 @@ class Reporter:
             del state.finished[job_id]
         for key in _until(((key, early.at) for key, early in state.early_cancels.items()), horizon):
             del state.early_cancels[key]
-        for user_id in _until(((user_id, habit.seen_at) for user_id, habit in state.habits.items()), horizon):
+        unseen = state.now - _HABITS_MS
+        for user_id in _until(((user_id, habit.seen_at) for user_id, habit in state.habits.items()), unseen):
             del state.habits[user_id]
         if state.now - state.forgot_at >= _FORGET_EVERY_MS:
             state.forgot_at = state.now

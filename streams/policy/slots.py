@@ -67,7 +67,12 @@ class Shape:
             while heap:
                 count, number = heap[0]
                 slot = self.slots.get(number)
-                if slot is not None and len(slot.jobs) == count and slot.warm == warm and slot.places:
+                if (
+                    slot is not None
+                    and len(slot.jobs) == count < slot.capacity
+                    and slot.warm == warm
+                    and not slot.draining
+                ):
                     this = (count, 0 if warm == kind else 2 if warm else 1, number)
                     if found is None or this < found:
                         found = this

@@ -1,14 +1,23 @@
 """What the scheduler knows: plain records that a snapshot holds whole. Everything else is derived from them."""
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from schemas.pipelines import parse_kind
 from streams.policy.calibration import Calibration, Expectation
 from streams.policy.config import DEFAULT, FREE, Policy, digest
 from streams.policy.fairqueue import Clockwork
 from streams.policy.load import LevelState
 from streams.policy.routing import Routed
+
+
+@lru_cache(maxsize=4096)
+def _parts(kind: str) -> tuple[str, str]:
+    """(stage, version) of a kind."""
+    _, stage, version = parse_kind(kind)
+    return stage, version
 
 
 class Job(msgspec.Struct, kw_only=True, gc=False, array_like=True):
@@ -63,12 +72,12 @@ class Job(msgspec.Struct, kw_only=True, gc=False, array_like=True):
     @property
     def stage(self) -> str:
         """Name of the stage at which it stands."""
-        return self.kind[self.kind.index("/") + 1 : self.kind.rindex("@")]
+        return _parts(self.kind)[0]
 
     @property
     def version(self) -> str:
         """The model version chosen for that stage."""
-        return self.kind[self.kind.rindex("@") + 1 :]
+        return _parts(self.kind)[1]
 
 
 class Slot(msgspec.Struct, kw_only=True):
