@@ -55,7 +55,7 @@ class Reporter:
             del state.finished[job_id]
         for key in _until(((key, early.at) for key, early in state.early_cancels.items()), horizon):
             del state.early_cancels[key]
-        unseen = state.now - _HABITS_MS
+        unseen = state.now - min(_HABITS_MS, state.policy.remember_ms)
         for user_id in _until(((user_id, habit.seen_at) for user_id, habit in state.habits.items()), unseen):
             del state.habits[user_id]
         if state.now - state.forgot_at >= _FORGET_EVERY_MS:
