@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import psutil
 
 from schemas.jobs import TERMINAL_TRANSITIONS, is_final_failure
-from streams.policy.decisions import Dispatch, StopWork, Tell
+from streams.policy.decisions import Dispatch, Refuse, StopWork, Tell
 from streams.policy.scheduler import Scheduler
 from streams.simulate.ledger import Ledger
 
@@ -49,6 +49,7 @@ class Simulation:
         self.now_ms = start_ms
         self.records = 0
         self.dispatches = 0
+        self.refused: list[str] = []  # why entries could not be applied
         self.peak_queued = 0
         self.peak_bytes = 0  # resident memory when most was queued
         self._work = work
@@ -150,6 +151,8 @@ class Simulation:
                 self._told(decision.event)
             elif isinstance(decision, StopWork):
                 self._stop(decision)
+            elif isinstance(decision, Refuse):
+                self.refused.append(decision.detail)
 
     def _see(self, entry: Entry, at: int) -> None:
         kind = entry["kind"]
@@ -196,6 +199,7 @@ class Simulation:
     def _told(self, event: Entry) -> None:
         transition = event["transition"]
         if transition in TERMINAL_TRANSITIONS:
+            self._ledger.withdrawn(event, self.now_ms)
             self._ledger.ended(event["job_id"], transition, self.now_ms)
         elif transition == "stage_lost":
             self._busy.pop((event["job_id"], event["stage"], event["attempt"]), None)

@@ -88,6 +88,8 @@ def simulate(spec: Spec, tell: Callable[[Progress], None] = lambda _: None) -> R
         simulation.run(arrivals(spec), background(spec), tell=progress)
     finally:
         gc.enable()
+    if simulation.refused:
+        raise RuntimeError(f"the scheduler refused what the simulator made: {simulation.refused[0]}")
     grown = max(0, simulation.peak_bytes - before)
     started, ended = ledger.span_ms()
     seconds = (ended - started) / 1000

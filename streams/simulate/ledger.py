@@ -110,6 +110,12 @@ class Ledger:
                 key = (kind, name, place)
                 self.served[key] = self.served.get(key, 0.0) + gpu_seconds * share
 
+    def withdrawn(self, event: dict[str, Any], at: int) -> None:
+        """A waiting task of it is gone: the scheduler itself ended the job."""
+        meter = self.meters.get(event["lane"])
+        if meter is not None:
+            meter.withdraw(event["user_id"], at / 1000)
+
     def waits_again(self, item: dict[str, Any], at: int) -> None:
         """Its next task, or another attempt, begins to wait."""
         meter = self.meters.get(item["lane"])
