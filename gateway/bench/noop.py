@@ -27,7 +27,7 @@ from streams.kafka.settings import KafkaSettings
 
 USERS: Final = 10
 LOW_JOBS_PER_SECOND: Final = 20.0
-WARM_UP_JOBS: Final = 100
+WARM_UP_JOBS: Final = 500  # a fresh JVM takes some hundreds until its hot paths are compiled
 WARM_UP_SECONDS: Final = 60.0
 HELPER_SECONDS: Final = 60.0
 Figures = dict[str, Any]
@@ -82,7 +82,7 @@ class NoopBenchmark:
         first = self._phase(Load(name="first", jobs=USERS, rate_per_second=20.0), WARM_UP_SECONDS)
         if first["lost"]:
             raise BenchFailed("no slot takes synthetic jobs; start the stack with `--synthetic-slots`")
-        self._phase(Load(name="warm-up", jobs=WARM_UP_JOBS, rate_per_second=None))
+        self._phase(Load(name="warm-up", jobs=min(WARM_UP_JOBS, jobs), rate_per_second=None))
         tell(f"{jobs} jobs at once")
         flood = self._phase(Load(name="flood", jobs=jobs, rate_per_second=None))
         tell(f"{LOW_JOBS_PER_SECOND:.0f} jobs/s for {low_seconds:.0f} s")

@@ -28,7 +28,7 @@ from gateway.bench.usage import COLLECTOR, usage_of
 from schemas.jobs import Transition
 
 WARM_UP_JOBS: Final = 50
-WARM_UP_FLOOD: Final = 300
+WARM_UP_FLOOD: Final = 500
 STOP_SECONDS: Final = 10.0
 _REDIS: Final = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
 

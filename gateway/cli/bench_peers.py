@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slots", type=slot_count, default=2, metavar="N", help="Meshyard's workers (2)")
     parser.add_argument(
-        "--capacity", type=slot_count, default=16, metavar="N", help="tasks that each of them takes at once (16)"
+        "--capacity", type=slot_count, default=64, metavar="N", help="tasks that each of them takes at once (64)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.set_defaults(data_dir=None)
@@ -52,11 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
         server = redis_server()
         with console.status("Starting") as line:
             programs = peers_environment(default_cache_dir(os.environ), line.update)
+        measured |= _meshyard(arguments, console)
+        with console.status("Starting") as line:
             for peer in PEERS:
                 line.update(peer.title)
                 with PeerBenchmark(peer, server, programs) as benchmark:
                     measured[peer.name] = benchmark.measure(arguments.jobs, arguments.low_seconds)
-        measured |= _meshyard(arguments, console)
     except PeersMissing as error:
         raise UsageError(error.what, error.remedy) from error
     except BenchFailed as error:
