@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from schemas.codec import Codec, Record
+from schemas.topics import ADMISSION_JOBS_CHANGELOG
+from streams.kafka.consumer import read_all
 from streams.kafka.settings import KafkaSettings
 from tests.integration.streams.admission_upstream import Upstream
 from tests.support.roles import Role, wait_until
@@ -142,3 +144,20 @@ def test_untrusted_topics_need_a_signature(
     assert [by_request[r["request_id"]] for r in (bare, forged, signed, by_gateway)] == [
         "rejected", "rejected", "accepted", "accepted",
     ]  # fmt: skip
+
+
+def test_rows_of_an_older_version_are_deleted(
+    settings: KafkaSettings, codec: Codec, start_role: StartRole
+) -> None:  # fmt: skip
+    """Version 0.1 kept a JSON row a job in the same changelog."""
+    upstream = Upstream(settings, codec)
+    key, row = f"{upstream.user}/1", b'{"fingerprint": "ab", "source": ["requests.text-to-3d", 0, 5], "at_ms": 1}'
+    upstream.producer.produce(ADMISSION_JOBS_CHANGELOG, key=key, value=row, partition=1)
+    upstream.producer.flush(10)
+    start_role("streams", "admission")
+
+    def values() -> list[object]:
+        rows = read_all(settings, ADMISSION_JOBS_CHANGELOG, [1])
+        return [message.value() for message in rows if message.key() == key.encode()]
+
+    wait_until(lambda: values()[-1] is None, "the row was deleted")
