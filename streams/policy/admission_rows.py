@@ -78,8 +78,8 @@ class Segment(msgspec.Struct, array_like=True):
 class Held(msgspec.Struct, array_like=True):
     """A job that waits here.
 
-    job: user_id/job_id; topic, partition, offset: of its request; why: run_at, debounce or rate_limit; ready: its StageReady,
-    less the deadlines, which run from the release.
+    job: user_id/job_id; topic, partition, offset: of its request; why: run_at, debounce or rate_limit; ready: its
+    StageReady, whose deadlines are set anew at its release.
     """
 
     job: str
