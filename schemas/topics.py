@@ -69,7 +69,6 @@ PLATFORM_EVENTS: Final = "platform.events"
 DEAD_ACTIONS: Final = "jobs.dead.actions"
 # Tables of admission; named explicitly and shared by all its shards.
 ADMISSION_JOBS_CHANGELOG: Final = "admission.jobs.changelog"
-ADMISSION_USERS_CHANGELOG: Final = "admission.users.changelog"
 ADMISSION_HELD_CHANGELOG: Final = "admission.held.changelog"
 
 
@@ -164,14 +163,9 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
             doc="What was done with each dead letter: sent again or discarded.",
         ),
         Topic(
-            name=ADMISSION_JOBS_CHANGELOG, key="job_id", record=None, partitions=None, retention_ms=FOREVER,
+            name=ADMISSION_JOBS_CHANGELOG, key="partition/topic/batch", record=None, partitions=None, retention_ms=FOREVER,
             compacted=True, producers=("admission",), consumers=("admission",),
             doc="Faust table: fingerprint and answer of each job, for idempotency.",
-        ),
-        Topic(
-            name=ADMISSION_USERS_CHANGELOG, key="user_id", record=None, partitions=None, retention_ms=FOREVER,
-            compacted=True, producers=("admission",), consumers=("admission",),
-            doc="Faust table: token bucket and standing of each user.",
         ),
         Topic(
             name=ADMISSION_HELD_CHANGELOG, key="user_id/job_id", record=None, partitions=None, retention_ms=FOREVER,

@@ -11,7 +11,6 @@ from schemas.registry import bundled
 from schemas.topics import (
     ADMISSION_HELD_CHANGELOG,
     ADMISSION_JOBS_CHANGELOG,
-    ADMISSION_USERS_CHANGELOG,
     COMMANDS,
     DEAD,
     FOREVER,
@@ -27,7 +26,7 @@ from schemas.topics import (
 )
 
 TOPICS = {topic.name: topic for topic in catalogue()}
-CHANGELOGS = (ADMISSION_JOBS_CHANGELOG, ADMISSION_USERS_CHANGELOG, ADMISSION_HELD_CHANGELOG)
+CHANGELOGS = (ADMISSION_JOBS_CHANGELOG, ADMISSION_HELD_CHANGELOG)
 ARCHITECTURE = Path(__file__).parents[3] / "docs" / "architecture.md"
 each_topic = pytest.mark.parametrize("name", TOPICS)
 
