@@ -163,9 +163,9 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
             doc="What was done with each dead letter: sent again or discarded.",
         ),
         Topic(
-            name=ADMISSION_JOBS_CHANGELOG, key="partition/topic/batch", record=None, partitions=None, retention_ms=FOREVER,
-            compacted=True, producers=("admission",), consumers=("admission",),
-            doc="Faust table: fingerprint and answer of each job, for idempotency.",
+            name=ADMISSION_JOBS_CHANGELOG, key="partition/topic/batch", record=None, partitions=None,
+            retention_ms=FOREVER, compacted=True, producers=("admission",), consumers=("admission",),
+            doc="Faust table: what each batch of decisions must remember, token buckets included.",
         ),
         Topic(
             name=ADMISSION_HELD_CHANGELOG, key="user_id/job_id", record=None, partitions=None, retention_ms=FOREVER,
