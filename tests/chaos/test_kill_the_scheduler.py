@@ -130,8 +130,9 @@ class Yard:
         return found
 
     def read_on(self) -> list[Record]:
-        """Distinct events of our jobs, all that were told so far."""
-        while messages := self._reader.consume(1_000, timeout=0.1):
+        """Distinct events of our jobs, all that were told so far; a little more each time while they come."""
+        deadline = time.monotonic() + 0.2
+        while time.monotonic() < deadline and (messages := self._reader.consume(1_000, timeout=0.1)):
             for message in messages:
                 key, value = message.key(), message.value()
                 if message.error() is None and isinstance(value, bytes) and as_text(key) in self._jobs:
