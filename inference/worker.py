@@ -83,7 +83,8 @@ class Worker:
         self._codec = codec
         self._clock = clock or SystemClock()
         self._consumer = Consumer(consumer_config(kafka, work_group(kafka.domain)))
-        self._plain = Producer(producer_config(kafka))
+        # Started, progress, heartbeats: nobody waits for them, so those of several attempts go together.
+        self._plain = Producer(producer_config(kafka, linger_ms=5))
         self._outbox = Outbox(self._plain, codec, domain=kafka.domain)
         self._epoch = self._clock.now_ms()
         self._group = self._consumer.consumer_group_metadata()
