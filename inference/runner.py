@@ -106,7 +106,10 @@ class Runner:
         return self._child.pid
 
     def fileno(self) -> int:
-        """For select: readable when `step` has something to hear. Another one after each death of the child."""
+        """For select: readable when `step` has something to hear; -1 when there is no need to wait.
+
+        Another one after each death of the child.
+        """
         return self._child.fileno()
 
     def start(self, items: Iterable[WorkItem]) -> None:

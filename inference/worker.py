@@ -181,8 +181,11 @@ class Worker:
 
     def _wait(self, timeout_seconds: float) -> None:
         """Until the child says something, or work comes, or the time is over."""
+        child = self._runner.fileno()
+        if child < 0:
+            return  # it has died, which `step` finds out
         poll = select.poll()
-        poll.register(self._runner, select.POLLIN)
+        poll.register(child, select.POLLIN)
         if self._joined:
             poll.register(self._reader, select.POLLIN)
         poll.poll(timeout_seconds * 1000)

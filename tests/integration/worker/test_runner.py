@@ -185,6 +185,20 @@ def test_a_cancel_for_an_ended_run_does_not_touch_the_next(tmp_path: Path) -> No
     assert told.begun == ["second"], "what ends at once is not said to have begun"
 
 
+def test_a_cancel_that_finds_the_child_dead_is_a_cancel(tmp_path: Path) -> None:
+    told = Told()
+    with runner(tmp_path, told) as made:
+        canceled = item(parameters=LONG)
+        at_work(made, told, canceled)
+        child = psutil.Process(made.child_pid)
+        child.kill()
+        until(lambda: child.status() == psutil.STATUS_ZOMBIE, "death")
+        assert made.cancel(canceled.dispatch_id)
+        assert made.fileno() == -1, "nobody waits for a dead child"
+        assert end(made).ending == Canceled()
+        assert isinstance(run(made, item("next")).ending, Succeeded)
+
+
 def test_an_abandoned_item_has_no_end(tmp_path: Path) -> None:
     with runner(tmp_path) as made:
         made.start([item(parameters=LONG)])
