@@ -112,7 +112,9 @@ def _print(run: "Run") -> None:
             words += f", Jain {fairness.jain:.4f} over {fairness.together_seconds:,.0f} s in which all had a backlog"
         table.add_row(f"fairness, lane {lane}", words)
     table.add_row("decisions", f"{run.dispatches:,} dispatches in {run.records:,} records")
-    table.add_row("simulated", f"{run.simulated_seconds:,.0f} s in {run.wall_seconds:,.1f} s")
+    table.add_row(
+        "simulated", f"{run.simulated_seconds:,.0f} s in {run.wall_seconds:,.1f} s, {run.cpu_seconds:,.1f} s of CPU"
+    )
     per_job = f", {run.bytes_per_queued_job:,.0f} bytes each" if run.bytes_per_queued_job and run.peak_queued else ""
     table.add_row("most queued at once", f"{run.peak_queued:,} jobs{per_job}, {run.peak_bytes / 2**20:,.0f} MiB then")
     console.print(table)
@@ -163,6 +165,7 @@ def _figures(run: "Run") -> dict[str, Any]:
         "utilisation": run.utilisation,
         "simulated_seconds": run.simulated_seconds,
         "wall_seconds": run.wall_seconds,
+        "cpu_seconds": run.cpu_seconds,
         "dispatches": run.dispatches,
         "records": run.records,
         "peak_queued": run.peak_queued,

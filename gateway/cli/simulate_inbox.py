@@ -45,7 +45,7 @@ def replay_inbox(arguments: argparse.Namespace) -> int:
         found = replay.refold(recording.domain, recording.snapshot, inbox, recording.window)
         line.update("Comparing with the work that was sent")
         compared = replay.compare(codec, found.dispatches, recorded.read_work(settings, codec, recording.domain))
-    start = "its beginning" if recording.snapshot is None else f"the snapshot before offset {recording.start}"
+    start = "its beginning" if recording.start == 0 else f"the snapshot before offset {recording.start}"
     console.print(f"inbox {recording.domain}, offsets {recording.window[0]} to {recording.window[1]}, from {start}")
     for difference in compared.differing:
         console.print(difference)

@@ -1,6 +1,6 @@
 """The simulated world around the scheduler's fold: an event loop over arrivals, slots that work, and time.
 
-The scheduler is the product's own. Everything that happens at one millisecond is one inbox record; a tick comes each
+The scheduler is the product's own. What happens at one millisecond is one inbox record, or a few; a tick comes each
 second and whenever the scheduler has something due, as its shell sends them.
 """
 
@@ -16,6 +16,7 @@ from streams.policy.scheduler import Scheduler
 from streams.simulate.ledger import Ledger
 
 TICK_MS = 1_000
+MOST_ENTRIES = 256  # of a record; what is left comes with the next one, at the same time
 STALLED_MS = 600_000
 Entry = dict[str, Any]
 Timed = tuple[int, Entry]
@@ -118,11 +119,11 @@ class Simulation:
         self.now_ms = at
         entries: list[Entry] = []
         for source in (second, first):
-            while source.head is not None and source.head[0] <= at:
+            while source.head is not None and source.head[0] <= at and len(entries) < MOST_ENTRIES:
                 entry = source.take()
                 self._see(entry, at)
                 entries.append(entry)
-        while self._ends and self._ends[0][0] <= at:
+        while self._ends and self._ends[0][0] <= at and len(entries) < MOST_ENTRIES:
             _, _, slot, epoch, item, outcome = heapq.heappop(self._ends)
             entry_or_none = self._settle(at, slot, epoch, item, outcome)
             if entry_or_none is not None:

@@ -29,17 +29,14 @@ class NoRecording(RuntimeError):
 @dataclass(frozen=True, kw_only=True)
 class Recording:
     """A domain's recorded inbox. window: [first, end) offsets between two times; snapshot: the state to begin from,
-    None for the inbox's own beginning; committed_end: the inbox up to which the scheduler's sends are acknowledged."""
+    None for the inbox's own beginning; start: the first offset to fold; committed_end: up to where the
+    scheduler's sends are acknowledged."""
 
     domain: str
     window: tuple[int, int]
     snapshot: SchedulerState | None
+    start: int
     committed_end: int
-
-    @property
-    def start(self) -> int:
-        """The first offset to fold."""
-        return 0 if self.snapshot is None else self.snapshot.next_offset
 
 
 def find(
@@ -59,7 +56,7 @@ def find(
             f"no snapshot stands between inbox offset {low}, the oldest kept, and {first}, where --from is; "
             "take a later --from"
         )
-    return Recording(domain=domain, window=(first, end), snapshot=snapshot, committed_end=committed_end)
+    return Recording(domain=domain, window=(first, end), snapshot=snapshot, start=start, committed_end=committed_end)
 
 
 def offset_at(settings: KafkaSettings, topic: str, at_ms: int) -> int:
