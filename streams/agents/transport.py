@@ -42,6 +42,13 @@ from faust.types.tuples import ack_lock
 BUSY_WAIT_MS = 30
 FETCH_MAX_WAIT_MS = 100
 BUSY_SECONDS = 0.5
+# In a flood the broker gathers so much, or waits so long, before it answers a fetch: each answer costs it as much as a
+# record of 30 kB. Begins and ends at these rates of records a second, looked at once a window.
+BULK_BYTES = 32_768
+BULK_WAIT_MS = 20
+BULK_RATE = 200.0
+PROMPT_RATE = 100.0
+WINDOW_SECONDS = 0.5
 # Records of a partition that wait for an agent; more are not fetched until it has taken some.
 MAX_WAITING = 5_000
 
@@ -72,11 +79,33 @@ class Sequence:
         return dropped
 
 
+class Pace:
+    """Whether records come so fast that they are fetched in bulk. Pure: `now` is in seconds of one monotonic clock."""
+
+    def __init__(self) -> None:
+        self.bulk = False
+        self._since = 0.0
+        self._records = 0
+
+    def note(self, records: int, now: float) -> bool:
+        """Takes note of what a fetch brought, and says whether the next one is to be in bulk."""
+        self._records += records
+        elapsed = now - self._since
+        if elapsed >= WINDOW_SECONDS:
+            self.bulk = self._records / elapsed >= (PROMPT_RATE if self.bulk else BULK_RATE)
+            self._since, self._records = now, 0
+        return self.bulk
+
+
 class ReadCommittedThread(AIOKafkaConsumerThread):
     """Creates read_committed consumers that wait 100 ms at most in a fetch, and notes what they fetch."""
 
     consumer: "InOrderConsumer"
     _busy_until = 0.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._pace = Pace()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -113,7 +142,10 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
         now = monotonic()
         if found and len(wanted) > 1:
             self._busy_until = now + BUSY_SECONDS
-        consumer._fetcher._fetch_max_wait_ms = BUSY_WAIT_MS if now < self._busy_until else FETCH_MAX_WAIT_MS
+        wait_ms = BUSY_WAIT_MS if now < self._busy_until else FETCH_MAX_WAIT_MS
+        bulk = self._pace.note(sum(map(len, found.values())), now)
+        consumer._fetcher._fetch_min_bytes = BULK_BYTES if bulk else 1
+        consumer._fetcher._fetch_max_wait_ms = BULK_WAIT_MS if bulk else wait_ms
         for place, records in found.items():
             tp = TP(place.topic, place.partition)
             if not self.consumer.is_changelog(tp):

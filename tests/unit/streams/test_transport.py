@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.agents.transport import Sequence
+from streams.agents.transport import BULK_RATE, PROMPT_RATE, Pace, Sequence
 
 
 def test_what_comes_in_order_is_never_missed() -> None:
@@ -42,3 +42,14 @@ def test_every_drop_is_told(offsets: set[int], data: st.DataObject) -> None:
         if offset in kept:
             told += sequence.given(offset)
     assert told == sorted(offsets - kept)
+
+
+def test_records_that_come_fast_are_fetched_in_bulk_until_they_are_few() -> None:
+    pace = Pace()
+    begin = 1000.0
+    pace.note(0, begin)
+    assert not pace.note(int(0.9 * BULK_RATE), begin + 1)
+    assert not pace.note(1_000, begin + 1.1), "one large answer does not decide before its window has passed"
+    assert pace.note(0, begin + 2)
+    assert pace.note(int(1.1 * PROMPT_RATE), begin + 3), "between the two rates it stays as it is"
+    assert not pace.note(int(0.9 * PROMPT_RATE), begin + 4)
