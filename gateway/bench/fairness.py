@@ -32,8 +32,8 @@ from streams.kafka.settings import KafkaSettings
 from streams.simulate.measures import quantile
 
 PAIR_SECONDS: Final = 15.0
-TEN_SECONDS: Final = 20.0
-FIFTY_SECONDS: Final = 35.0
+TEN_SECONDS: Final = 18.0
+FIFTY_SECONDS: Final = 32.0
 FLOOD_SECONDS: Final = 15.0
 IDLE_USERS: Final = 5
 ACK_SECONDS: Final = 30.0
