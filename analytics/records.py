@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from schemas.codec import Codec
-from schemas.errors import CodecError, InvalidField
-
-_INT32 = range(-(2**31), 2**31)
-_INT32_FIELDS = ("stage_index", "stage_count", "attempt", "slot", "priority")
+from schemas.errors import CodecError
 
 COLUMNS = (
     "topic", "partition", "offset", "record_hash", "event_id", "job_id", "user_id", "workflow", "pipeline_id",
@@ -43,10 +40,7 @@ def row_of(raw: Raw, codec: Codec) -> Row:
     Raises:
         CodecError: the value is no JobEvent, or holds a number that no column takes.
     """
-    record = codec.decode(raw.value, "job_event")
-    for name in _INT32_FIELDS:
-        if record[name] is not None and record[name] not in _INT32:
-            raise InvalidField(f"job_event: {name} is {record[name]}, which is no 32-bit integer")
+    record = codec.decode_strict(raw.value, "job_event")
     return (
         raw.topic, raw.partition, raw.offset, record_hash(raw), record["event_id"], record["job_id"], record["user_id"],
         record["workflow"], record["pipeline_id"], record["transition"], record["stage"] or "", record["stage_index"],
