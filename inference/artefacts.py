@@ -118,8 +118,11 @@ def store_results(
 ) -> tuple[Artefact, ...]:
     """Stores the files, then the manifest that names them. `out_dir` is a real path. Raises ArtefactError.
 
-    An attempt's objects are its own: no other attempt writes to their keys, and nobody learns them before its end.
+    A stage that made no file leaves no manifest: its event says all there is to say. An attempt's objects are its own:
+    no other attempt writes to their keys, and nobody learns them before its end.
     """
+    if not made:
+        return ()
     prefix = f"{item.job_id}/{item.stage}/{item.attempt}"
     stored = []
     try:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from gateway.bench.submitter import PROMPT, Load, Submitted
+from gateway.bench.submitter import NOOP_PARAMETERS, PROMPT, Load, Submitted
 from schemas.codec import Codec
 from schemas.pipelines import TEXT_TO_3D
 from schemas.topics import requests_topic
@@ -90,5 +90,5 @@ class DirectSubmitter:
             "seed": number,
             "quality": "standard",
             "formats": ["glb"],
-            "parameters": {},
+            "parameters": NOOP_PARAMETERS,
         }

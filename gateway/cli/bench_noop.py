@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli.errors import CommandError, UsageError
-from gateway.cli.up import MOST_SLOTS
+from gateway.cli.up import MOST_SLOTS, capacity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slots", type=slot_count, default=4, metavar="N", help="workers of the stack it starts (4)")
     parser.add_argument(
-        "--capacity", type=slot_count, default=1, metavar="N", help="tasks that each of them takes at once (1)"
+        "--capacity", type=capacity, default=1, metavar="N", help="tasks that each of them takes at once (1)"
     )
     parser.add_argument(
         "--direct", action="store_true", help="write requests to Kafka, as upstream products do, instead of over HTTP"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli.bench_noop import job_count, slot_count, stack_for
 from gateway.cli.errors import CommandError, UsageError
+from gateway.cli.up import capacity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slots", type=slot_count, default=2, metavar="N", help="Meshyard's workers (2)")
     parser.add_argument(
-        "--capacity", type=slot_count, default=64, metavar="N", help="tasks that each of them takes at once (64)"
+        "--capacity", type=capacity, default=256, metavar="N", help="tasks that each of them takes at once (256)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.set_defaults(data_dir=None)

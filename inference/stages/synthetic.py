@@ -1,10 +1,11 @@
 """A stage of given duration, result and failures, for load and fault tests. Imports no torch.
 
 Parameters (texts, as in `JobRequested.parameters`): `seconds` or `seconds.<stage>` (duration, default 0), `mode`
-(`sleep`, or `burn`, which keeps a core busy), `fail` (comma list of `<class>:<stage>:<attempt>`, attempt a number or
-`*`; class transient, permanent, invalid, oom, overload, rate_limited or crash; `rate_limited/2.5` also says that it
-wants to be left alone for 2.5 s). A failure happens when the duration is over. `<name>@<version>` (`seconds@2`,
-`fail@2`) counts instead of `<name>` when that model version runs. Sleeping runs may overlap.
+(`sleep`, or `burn`, which keeps a core busy), `results` (`each`, or `last`: only the last stage makes an artefact),
+`fail` (comma list of `<class>:<stage>:<attempt>`, attempt a number or `*`; class transient, permanent, invalid, oom,
+overload, rate_limited or crash; `rate_limited/2.5` also says that it wants to be left alone for 2.5 s). A failure
+happens when the duration is over. `<name>@<version>` (`seconds@2`, `fail@2`) counts instead of `<name>` when that model
+version runs. Sleeping runs may overlap.
 """
 
 import json
@@ -36,12 +37,14 @@ _CLASSES: Final = get_args(FailClass)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one attempt shall do. fail: how it ends badly, None for a result; retry_after_seconds: what it then asks."""
+    """What one attempt shall do. fail: how it ends badly, None for a result; retry_after_seconds: what it then asks;
+    result: whether it makes an artefact."""
 
     seconds: float
     mode: Mode
     fail: FailClass | None
     retry_after_seconds: float | None = None
+    result: bool = True
 
 
 class SyntheticStage:
@@ -79,6 +82,9 @@ class SyntheticStage:
         elif plan.fail is not None:
             message = f"a failure of class {plan.fail}, as the request asked for"
             raise StageError(plan.fail, message, plan.retry_after_seconds)
+        figures: dict[str, float | str | bool] = {"seconds": plan.seconds, "mode": plan.mode}
+        if not plan.result:
+            return StageOutput(artefacts=(), figures=figures)
         result = {
             "job_id": stage_input.job_id,
             "stage": stage_input.stage,
@@ -92,7 +98,7 @@ class SyntheticStage:
             media_type=JSON_TYPE,
             data=json.dumps(result).encode(),
         )
-        return StageOutput(artefacts=(made,), figures={"seconds": plan.seconds, "mode": plan.mode})
+        return StageOutput(artefacts=(made,), figures=figures)
 
 
 def parse_plan(parameters: Mapping[str, str], stage: str, attempt: int, version: str | None = None) -> Plan:
@@ -109,11 +115,15 @@ def parse_plan(parameters: Mapping[str, str], stage: str, attempt: int, version:
     if mode not in ("sleep", "burn"):
         raise _invalid(mode_name, mode, "give sleep or burn")
     fail, retry_after_seconds = _failure(parameters, _name(parameters, version, "fail"), stage, attempt)
+    results = parameters.get("results", "each")
+    if results not in ("each", "last"):
+        raise _invalid("results", results, "give each or last")
     return Plan(
         seconds=_seconds(name, parameters.get(name, "0")),
         mode=cast(Mode, mode),
         fail=fail,
         retry_after_seconds=retry_after_seconds,
+        result=results == "each" or stage == _STAGES[-1],
     )
 
 

@@ -114,6 +114,11 @@ def test_bytes_of_a_stage_need_no_file(store: ObjectStore, tmp_path: Path) -> No
     assert store.get(store.key_of(kept.uri)) == b"{}"
 
 
+def test_a_stage_without_files_leaves_no_manifest(store: ObjectStore, tmp_path: Path) -> None:
+    assert store_results(store, item(), [], {"seconds": 0.0}, tmp_path) == ()
+    assert store.keys(item().job_id) == []
+
+
 def test_scratch_leaves_nothing_behind(tmp_path: Path) -> None:
     root = tmp_path / "slot-1"
     (root / "7").mkdir(parents=True)  # a killed predecessor's

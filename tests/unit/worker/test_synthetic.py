@@ -40,6 +40,12 @@ def test_it_makes_one_small_honest_file(tmp_path: Path) -> None:
     }
 
 
+def test_only_the_last_stage_may_leave_a_result(tmp_path: Path) -> None:
+    given = stage_input(tmp_path, {"results": "last"})
+    assert load_stage("synthetic", "retopology").run(given, SilentContext()).artefacts == ()
+    assert parse_plan({"results": "last"}, "texture", 1).result
+
+
 @pytest.mark.parametrize(
     ("parameters", "attempt", "plan"),
     [
@@ -57,6 +63,8 @@ def test_it_makes_one_small_honest_file(tmp_path: Path) -> None:
             1,
             Plan(seconds=0, mode="sleep", fail="rate_limited", retry_after_seconds=2.5),
         ),
+        ({"results": "each"}, 1, Plan(seconds=0, mode="sleep", fail=None)),
+        ({"results": "last"}, 1, Plan(seconds=0, mode="sleep", fail=None, result=False)),
         ({"seconds": "1", "seconds@2": "9"}, 1, Plan(seconds=1, mode="sleep", fail=None)),
     ],
 )
@@ -97,6 +105,7 @@ def test_who_sleeps_only_waits(tmp_path: Path, parameters: dict[str, str], wait:
         {"seconds": str(MAX_SECONDS + 1)},
         {"seconds.flight": "1"},
         {"mode": "rest"},
+        {"results": "some"},
         {"fail": "transient"},
         {"fail": "sometimes:retopology:1"},
         {"fail": "transient:flight:1"},
