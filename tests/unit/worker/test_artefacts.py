@@ -91,8 +91,9 @@ def test_large_files_are_stored_alike(store: ObjectStore, tmp_path: Path) -> Non
 
 
 def test_a_job_id_does_not_lead_out_of_the_store(store: ObjectStore, tmp_path: Path) -> None:
+    made = [MadeArtefact(role="result", path="/nowhere/result.json", media_type="application/json", data=b"{}")]
     with pytest.raises(ArtefactError) as caught:
-        store_results(store, item("../../x"), [], {}, tmp_path)
+        store_results(store, item("../../x"), made, {}, tmp_path)
     assert caught.value.error_class == "invalid"
 
 
