@@ -36,12 +36,13 @@ _MAX_PENDING: Final = 2_000
 _PRUNE_JOBS: Final = 500
 _PRUNE_SECONDS: Final = 60.0
 _PRUNE_MORE_SECONDS: Final = 0.5
-# How a fetch waits at the broker. In bulk a record comes up to 40 ms later, and a fetch brings dozens of them.
+# How a fetch waits at the broker. In bulk a record comes up to 25 ms later, and a fetch brings several: a
+# prompt reader costs the broker a fetch a record, which others then wait for.
 _PROMPT: Final[dict[str, Any]] = {}
-_BULK: Final[dict[str, Any]] = {"fetch.min.bytes": 65_536, "fetch.wait.max.ms": 40}
+_BULK: Final[dict[str, Any]] = {"fetch.min.bytes": 65_536, "fetch.wait.max.ms": 25}
 # Records a second from which on, and below which, reading changes; measured over so long.
-BULK_RATE: Final = 400.0
-PROMPT_RATE: Final = 150.0
+BULK_RATE: Final = 120.0
+PROMPT_RATE: Final = 60.0
 WINDOW_SECONDS: Final = 1.0
 
 
