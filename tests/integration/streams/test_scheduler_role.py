@@ -123,7 +123,7 @@ def test_poison_goes_to_the_dead_letters_and_blocks_nobody(
     wait_until(lambda: slots.work(rng) > 0, "work behind the poison was dispatched")
     topic = schedule_topic(settings.domain)
     dead = [
-        codec.decode(as_bytes(m.value()))
+        codec.decode_large(as_bytes(m.value()))
         for m in read_range(settings, "jobs.dead", 0, end=end_offset(settings, "jobs.dead", 0))
     ]
     reasons = [letter["reason"] for letter in dead if letter["topic"] == topic]
