@@ -4,8 +4,12 @@ A snapshot names the inbox offset that it stands before and the policy version t
 the start of a recovery; the fold of the inbox from there gives the rest. Another version of the policy would fold the
 same entries to other decisions than those that were carried out, so it goes on only from a snapshot that nothing
 follows: the one that the older version took when it was stopped in an orderly way.
+
+Recovery needs the newest; a replay needs one before its window, wherever in the recorded inbox that lies. So old ones
+are thinned instead of removed: the further back, the wider apart, about two for each doubling of the distance.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +21,7 @@ from streams.policy.scheduler import POLICY_VERSION
 from streams.policy.state import SchedulerState, Snapshot, decode_snapshot, encode_snapshot
 
 log = structlog.get_logger(__name__)
-KEPT = 3
+NEWEST_KEPT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,29 @@ class SnapshotsMissing(RuntimeError):
         )
 
 
+def snapshot_offset(key: str) -> int:
+    """The inbox offset in a snapshot's key."""
+    return int(key.rpartition("/")[2].partition(".")[0])
+
+
+def superfluous(offsets: Sequence[int]) -> list[int]:
+    """Which snapshots to remove, given the offsets of all, ascending.
+
+    The newest three stay, and the oldest. Of the others one goes when the gap that it leaves is not wider than the
+    distance from the gap's newer end to the newest snapshot: then a replay that begins anywhere folds at most about
+    as many entries before its window as lie between that window and now, and of n snapshots about 2 log2(n) remain.
+    """
+    removed: list[int] = []
+    newer = len(offsets) - NEWEST_KEPT
+    for index in range(newer - 1, 0, -1):
+        gap = offsets[newer] - offsets[index - 1]
+        if gap <= offsets[-1] - offsets[newer]:
+            removed.append(offsets[index])
+        else:
+            newer = index
+    return removed
+
+
 class _Version(msgspec.Struct):
     policy_version: int
 
@@ -66,11 +93,12 @@ class SnapshotStore:
         return EncodedSnapshot(next_offset=state.next_offset, data=data)
 
     def save(self, snapshot: EncodedSnapshot) -> None:
-        """Stores a snapshot and removes all but the newest three."""
+        """Stores a snapshot and thins the older ones."""
         self._objects.put(f"{self._prefix}/{snapshot.next_offset:020d}.msgpack", snapshot.data)
         log.info("snapshot_saved", next_offset=snapshot.next_offset, bytes=len(snapshot.data))
-        for key in self._objects.keys(self._prefix)[:-KEPT]:
-            self._objects.delete(key)
+        keys = {snapshot_offset(key): key for key in self._objects.keys(self._prefix)}
+        for offset in superfluous(sorted(keys)):
+            self._objects.delete(keys[offset])
 
     def replace(self, snapshot: EncodedSnapshot) -> None:
         """Stores a snapshot and removes all others."""

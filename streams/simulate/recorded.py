@@ -17,6 +17,7 @@ from streams.policy.scheduler import POLICY_VERSION
 from streams.policy.state import SchedulerState, decode_snapshot
 from streams.simulate.engine import Entry
 from streams.simulate.replay import InboxRecord, Sent
+from streams.snapshots import snapshot_offset
 
 log = structlog.get_logger(__name__)
 _SECONDS = 30.0
@@ -72,7 +73,7 @@ def offset_at(settings: KafkaSettings, topic: str, at_ms: int) -> int:
 def snapshot_before(objects: ObjectStore, domain: str, offset: int) -> SchedulerState | None:
     """The newest snapshot that stands at or before an inbox offset and that this version can go on from."""
     for key in reversed(objects.keys(f"snapshots/{domain}")):
-        if int(key.rpartition("/")[2].partition(".")[0]) > offset:
+        if snapshot_offset(key) > offset:
             continue
         try:
             snapshot = decode_snapshot(objects.get(key))

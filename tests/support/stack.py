@@ -27,6 +27,11 @@ def environment(own: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "COLUMNS": "200", **(own or {})}
 
 
+def _heed_ctrl_c() -> None:
+    """A shell that starts the tests in the background has them ignore SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class RunningStack:
     """`meshyard up` on a directory. Use it as a context manager; leaving it stops the stack in an orderly way."""
 
@@ -53,6 +58,7 @@ class RunningStack:
                 stdout=log,
                 stderr=log,
                 env=environment(self._env),
+                preexec_fn=_heed_ctrl_c,
             )
         process = self.process
         self.until(lambda: process.poll() is not None or self.is_warm(), START_SECONDS)
