@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -102,12 +103,19 @@ class ExclusiveWriter:
 
         from streams.kafka.producer import transactional_config
 
+        self._settings = settings
         self._producer = Producer(transactional_config(settings, f"meshyard-operator-{name}"))
         self._producer.init_transactions(PATIENCE_SECONDS)
 
     def write(self, records: Iterable["Outgoing"]) -> None:
-        """All of them, or none. Raises KafkaException."""
-        from confluent_kafka import KafkaException
+        """All of them, or none; who reads after this reads them. Raises KafkaException."""
+        from confluent_kafka import KafkaError, KafkaException, Message
+
+        ends: dict[tuple[str, int], int] = {}
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                ends[message.topic(), message.partition()] = message.offset() + 1
 
         self._producer.begin_transaction()
         try:
@@ -118,6 +126,7 @@ class ExclusiveWriter:
                     value=record.value,
                     partition=record.partition,
                     headers=record.headers,
+                    on_delivery=delivered,
                 )
                 self._producer.poll(0)
             self._producer.commit_transaction(PATIENCE_SECONDS)
@@ -125,6 +134,17 @@ class ExclusiveWriter:
             if error.args[0].txn_requires_abort():
                 self._producer.abort_transaction(PATIENCE_SECONDS)
             raise
+        self._wait_until_visible(ends)
+
+    def _wait_until_visible(self, ends: "Mapping[tuple[str, int], int]") -> None:
+        """A commit is acknowledged before its markers stand in the partitions. Who is slower than our patience is read
+        later; it is committed all the same."""
+        from streams.kafka.consumer import end_offset
+
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        for (topic, partition), end in ends.items():
+            while end_offset(self._settings, topic, partition) < end and time.monotonic() < deadline:
+                time.sleep(0.01)
 
 
 def _is_open(server: str) -> bool:

@@ -18,8 +18,8 @@ def test_the_first_command_is_the_demo_and_works(demo_run: DemoRun) -> None:
 
 
 def test_the_second_command_is_this_test_run_and_what_ci_calls() -> None:
-    assert TESTS.text == "uv run pytest\n"
-    assert '"${uv[@]}" run pytest\n' in (ROOT / ".ci" / "run").read_text()
+    assert TESTS.text == "uv run pytest -n 2\n"
+    assert '"${uv[@]}" run pytest -n 2\n' in (ROOT / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize("block", OTHERS, ids=lambda block: block.heading)
