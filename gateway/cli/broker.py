@@ -115,7 +115,7 @@ class ExclusiveWriter:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
-                ends[message.topic(), message.partition()] = message.offset() + 1
+                ends[message.topic() or "", message.partition() or 0] = (message.offset() or 0) + 1
 
         self._producer.begin_transaction()
         try:
