@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
+import uvloop
 
 from schemas.codec import Codec
 from schemas.errors import RegistryError
@@ -52,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if arguments.role == "begin-anew":
         return _begin_anew(settings)
-    return asyncio.run(_run(arguments.role, settings, codec))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(arguments.role, settings, codec))
 
 
 def _begin_anew(settings: StreamsSettings) -> int:
