@@ -21,8 +21,8 @@
 7. It makes two tasks and walks through ten layers for each record (0.2-0.4 ms). Here what one fetch brought of an
    agent's partition is one message, `chunk` holding its records; a partition with many records that no agent has seen
    yet is not fetched from.
-8. It runs each consumer in a thread with an event loop of its own, and each fetch goes over there and back: two wake-ups
-   and two waits for the interpreter's lock on the way of every job's every step. Our agents never keep the loop for
+8. It runs each consumer in a thread with an event loop of its own, and each fetch goes over there and back: two
+   wake-ups and two waits for the interpreter's lock on the way of every job's every step. Our agents never keep the loop for
    long, so here the consumer runs on their loop.
 
 `tests/integration/streams` fails when an upgrade changes any of this.
@@ -36,9 +36,12 @@ from time import monotonic
 from typing import Any, ClassVar
 
 import aiokafka
+import structlog
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 from faust.types.tuples import ack_lock
+
+log = structlog.get_logger(__name__)
 
 # How long the broker may wait for records before it answers an empty fetch: while some come, and when all is quiet.
 # While a fetch waits, aiokafka cannot ask for the partition whose records it has just handed over; a consumer of one
@@ -115,8 +118,8 @@ class OnTheLoop:
     async def _serve(self) -> None:
         try:
             await self._service._serve()
-        except Exception:  # noqa: S110 - `_serve` has crashed the app with it, which ends the role
-            pass
+        except Exception as error:  # `_serve` has crashed the app with it, which ends the role
+            log.error("consumer_failed", error=repr(error))
 
     def stop(self) -> None:
         """The service has stopped already."""
