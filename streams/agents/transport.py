@@ -22,8 +22,8 @@
    agent's partition is one message, `chunk` holding its records; a partition with many records that no agent has seen
    yet is not fetched from.
 8. It runs each consumer in a thread with an event loop of its own, and each fetch goes over there and back: two
-   wake-ups and two waits for the interpreter's lock on the way of every job's every step. Our agents never keep the loop for
-   long, so here the consumer runs on their loop.
+   wake-ups and two waits for the interpreter's lock on the way of every job's every step. Our agents never keep the
+   loop for long, so here the consumer runs on their loop.
 
 `tests/integration/streams` fails when an upgrade changes any of this.
 """
