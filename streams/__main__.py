@@ -17,6 +17,7 @@ import uvloop
 from schemas.codec import Codec
 from schemas.errors import RegistryError
 from schemas.registry import registry_from_url
+from streams.collector import spare_the_old
 from streams.kafka.settings import SettingsError
 from streams.logs import configure_logs
 from streams.policy.config import PolicyError
@@ -104,6 +105,7 @@ async def _run(name: str, settings: StreamsSettings, codec: Codec) -> int:
         if done == {started} and started.exception() is None:
             for thread in threads:
                 thread.start()
+            spare_the_old()  # the recovered queue
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if any(future.exception() is not None for future in done):
             # Nothing of the broken batch is acknowledged: end at once, without a last commit, and let the next life

@@ -16,6 +16,7 @@ import psutil
 
 from schemas.codec import Codec
 from schemas.pipelines import PIPELINES
+from streams.collector import spare_the_old
 from streams.policy.decisions import Decision, Dispatch
 from streams.policy.scheduler import Scheduler
 from streams.simulate.traffic import job_id
@@ -79,11 +80,13 @@ def _size(users: int, jobs_each: int, request: bytes) -> dict[str, Any]:
     gc.collect()
     queued = bench.scheduler.queued_tasks
     grown = psutil.Process().memory_info().rss - before
-    gc.freeze()  # as the scheduler's process does once it runs: the collector need not search what is old
+    thresholds = gc.get_threshold()
+    spare_the_old()  # as the scheduler's process does once it runs
     try:
         decision_us, dispatch_us = _decide(bench)
     finally:
         gc.unfreeze()
+        gc.set_threshold(*thresholds)
     return {
         "users": users,
         "queued_jobs": queued,
