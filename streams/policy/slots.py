@@ -63,14 +63,15 @@ class Shape:
         """(tasks in hand, coldness, number) of the free slot that suits a kind best, the smallest. coldness: 0 with the
         kind's model warm, 1 before the first task, 2 with another model. Raises ValueError when no slot is free."""
         found: tuple[int, int, int] | None = None
+        slots = self.slots
         for warm, heap in self._free.items():
             while heap:
                 count, number = heap[0]
-                slot = self.slots.get(number)
+                slot = slots.get(number)
                 if (
                     slot is not None
-                    and len(slot.jobs) == count < slot.capacity
                     and slot.warm == warm
+                    and len(slot.jobs) == count < slot.capacity
                     and not slot.draining
                 ):
                     this = (count, 0 if warm == kind else 2 if warm else 1, number)
