@@ -21,7 +21,7 @@ NAMES: Final = ("celery", "dramatiq")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--jobs", type=job_count, default=4000, metavar="N", help="jobs sent at once (4000)")
+    parser.add_argument("--jobs", type=job_count, default=6000, metavar="N", help="jobs sent at once (6000)")
     parser.add_argument(
         "--low-seconds", type=job_count, default=15, metavar="N", help="how long to send 20 jobs/s (15)"
     )
