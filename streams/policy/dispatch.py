@@ -12,6 +12,8 @@ So two backlogged users of a lane differ in cost / weight by at most (D + 1)(c_f
 passed for less than A + c_max GPU-seconds: nobody starves.
 """
 
+from math import inf
+
 from schemas.events import dispatch_id
 from schemas.pipelines import PIPELINES, TEXTURE_SIZES
 from streams.policy import load
@@ -64,6 +66,7 @@ class Dispatcher:
 
     def _fairest(self, lane: str, shapes: list[Shape]) -> tuple[Head, str] | None:
         best: tuple[Head, str] | None = None
+        worst = inf
         queue = self._fold.queue
         for kind in queue.kinds(lane):
             for shape in shapes:
@@ -71,9 +74,10 @@ class Dispatcher:
                     break
             else:
                 continue
-            head = queue.peek(lane, kind)
+            head = queue.peek(lane, kind, worst)
             if head is not None and (best is None or head < best[0]):
                 best = head, kind
+                worst = head.tag
         return best
 
     def _passing(self, lane: str, kind: str, fairest: Head) -> Head | None:

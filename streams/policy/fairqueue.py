@@ -15,6 +15,7 @@ Costs are estimates when charged; `settle` moves F by what was measured, so an e
 
 import heapq
 from collections.abc import Container, Iterable, Mapping, Set
+from math import inf
 from typing import Final
 
 import msgspec
@@ -123,12 +124,15 @@ class FairQueue:
         """Whether nothing of the user is offered at present."""
         return user_id in self._parked
 
-    def peek(self, lane: str, kind: str) -> Head | None:
-        """The next task of a kind in a lane, None if none waits."""
+    def peek(self, lane: str, kind: str, worst: float = inf) -> Head | None:
+        """The next task of a kind in a lane, None if none waits. worst: a task with a greater start tag need not be
+        found: what a heap holds on top is never greater than the tag of any task that waits."""
         found = self._lanes[lane]
         heap = found.offers.get(kind)
         while heap:
             tag, order, user_id = heap[0]
+            if tag > worst:
+                return None
             waiting = found.users.get(user_id)
             tasks = None if waiting is None else waiting.heaps.get(kind)
             if tasks is not None and tasks.offered == tag:

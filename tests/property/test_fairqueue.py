@@ -131,6 +131,9 @@ def test_a_rebuilt_queue_gives_the_same_order(steps: list[tuple[str, str, str, s
         new = task(user, sequence, kind, lane, data.draw(st.integers(1, 5)))
         live.push(new)
         waiting[new.job_id] = new
+        worst = live.tag(lane, user) + data.draw(st.sampled_from([-1.0, -0.1, 0.0, 0.1, 1.0]))
+        bounded, head = live.peek(lane, kind, worst), live.peek(lane, kind)
+        assert bounded == head or (bounded is None and head is not None and head.tag > worst)
         if action == "pop" and live.peek(lane, kind) is not None:
             del waiting[live.pop(lane, kind, data.draw(costs))[0].job_id]
         elif action == "remove" and waiting:
