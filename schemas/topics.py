@@ -89,7 +89,7 @@ def catalogue(*, domains: tuple[str, ...] = ("main",), workflows: tuple[str, ...
                 retention_ms=7 * DAY_MS,
                 producers=("admission", "worker", "slot monitor", "scheduler (ticks, routing, policy)"),
                 consumers=("scheduler",),
-                doc="The scheduler's inbox: its journal as well; kept longer than its oldest snapshot.",
+                doc="The scheduler's inbox: its journal as well; kept longer than the time between two snapshots.",
             ),
             Topic(
                 name=work_topic(domain), key="slot", record="work_batch", partitions=WORK_PARTITIONS,

@@ -80,6 +80,7 @@ class Admission:
         self._keys: dict[str, list[str]] = {}  # user_id -> key_ids of its newest row
         self._ticks: dict[int, int] = {}  # partition -> when its newest tick was sent, by our clock
         self._ticking: set[int] = set()  # partitions whose newest tick has not come back
+        self._turns: dict[int, asyncio.Future[None]] = {}  # partition -> when its newest entries have been sent
         self._ahead_ms = 0  # how much our clock is before the broker's
 
     def load_tenants(self) -> None:
@@ -110,12 +111,28 @@ class Admission:
             self._key_hashes.pop(key_id, None)
 
     async def _send(self, sends: Sends, records: list[Incoming]) -> None:
-        """Sends in order what the records lead to. Raises KafkaException."""
+        """Sends in order what the records lead to. Raises KafkaException.
+
+        Entries of a partition go to the inbox in the order in which they were decided, whichever agent decided: a held
+        job that becomes due must not overtake one whose rows are still on their way.
+        """
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        partitions = {record.partition for record in records} if sends.entries else set()
+        before = [self._turns[partition] for partition in partitions if partition in self._turns]
+        self._turns.update(dict.fromkeys(partitions, sent))
+        try:
+            await self._send_in_turn(sends, records, before)
+        finally:
+            sent.set_result(None)
+
+    async def _send_in_turn(self, sends: Sends, records: list[Incoming], before: list["asyncio.Future[None]"]) -> None:
         newest = {record.partition: record.timestamp_ms for record in records}
         segments = [
             row for p, at in newest.items() for row in self.tables.write_segment(p, records[0].topic, at)
         ]  # fmt: skip
         await self._producer.send_all([*segments, *sends.rows])
+        for earlier in before:
+            await earlier
         inbox = inbox_records(self._codec, sends.entries)
         await self._producer.send_all([*inbox, *answer_records(self._codec, sends.answers), *sends.after])
         await self._producer.send_all(sends.deletions)

@@ -130,7 +130,12 @@ def entries(settings: KafkaSettings, codec: Codec, kind: str) -> list[Record]:
     return [entry for _, record in inbox(settings, codec) for entry in record["entries"] if entry["kind"] == kind]
 
 
-def repairs(settings: KafkaSettings, codec: Codec) -> dict[str, dict[str, str]]:
-    """Subject -> detail of this domain's repairs."""
+def every_repair(settings: KafkaSettings, codec: Codec) -> list[tuple[str, dict[str, str]]]:
+    """Subject and detail of this domain's repairs, oldest first."""
     told = (codec.decode(as_bytes(m.value())) for m in read_topic(settings.bootstrap, PLATFORM_EVENTS))
-    return {e["subject"]: e["detail"] for e in told if e["domain"] == settings.domain and e["kind"] == "repair"}
+    return [(e["subject"], e["detail"]) for e in told if e["domain"] == settings.domain and e["kind"] == "repair"]
+
+
+def repairs(settings: KafkaSettings, codec: Codec) -> dict[str, dict[str, str]]:
+    """Subject -> detail of this domain's newest repair of it."""
+    return dict(every_repair(settings, codec))
