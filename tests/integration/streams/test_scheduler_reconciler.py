@@ -82,7 +82,8 @@ def test_a_job_that_was_accepted_and_never_reached_the_inbox_is_handed_in_again(
     produce(
         settings.bootstrap, schedule_topic(settings.domain), [("a", codec.encode("inbox_batch", {"entries": [entry]}))]
     )
-    role = start_role("streams", "scheduler", **RECONCILE)
+    # The played slot sends no heartbeats, and the reconciler may take longer than a silent slot is given.
+    role = start_role("streams", "scheduler", **RECONCILE, MESHYARD_SLOT_GRACE_SECONDS="600")
 
     def both() -> bool:
         slots.work(random.Random(1))
